@@ -1,0 +1,32 @@
+# `make demo` and `make test` need python3 (3.11 or newer) and nothing else; both build .venv on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench clean
+
+.venv/.demo: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -e '.[plot]'
+	touch $@
+
+.venv/.test: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -e '.[test]'
+	touch $@ .venv/.demo
+
+demo: .venv/.demo
+	$(BIN)/gmrm-gpu demo --out demo --overwrite
+
+test: .venv/.test
+	$(BIN)/python -m pytest
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.test
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+clean:
+	rm -rf .venv demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache

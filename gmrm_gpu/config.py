@@ -1,0 +1,465 @@
+"""Every setting of an analysis, as frozen dataclasses that check themselves; TOML in and out.
+
+Defaults are METHOD `paper`: four components, quadratic trend with electrode terms, brightest component as
+foreground, correction with the L2 ball r = 10 and gamma = 0.4 in past frames.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+
+TREND_PRESETS: dict[str, tuple[tuple[int, int], ...]] = {
+    "none": (),
+    "linear": ((1, 0), (0, 1)),
+    "quadratic": ((1, 0), (0, 1), (2, 0), (0, 2)),
+    "linear+electrode": ((1, 0), (0, 1), (1, 1)),
+    "quadratic+electrode": ((1, 0), (2, 0), (0, 1), (1, 1), (2, 1)),
+}
+SCHEDULES = ("fast", "reference")
+STARTS = ("quantile", "spread", "kmeans++")
+PHASE_RULES = ("brightest", "darkest", "separated")
+POLARITIES = ("bright", "dark", "both")
+METRICS = ("l1", "l2")
+WINDOWS = ("past", "past+current", "symmetric", "spatial")
+SIDES = ("foreground", "both")
+SCHEMES = ("fixed", "bernoulli", "stratified", "lines")
+ESTIMATORS = ("count", "posterior")
+GEOMETRIES = ("slab", "revolution")
+DEVICES = ("auto", "cpu", "gpu")
+DTYPES = ("float32", "float64")
+
+_UNIT_UM = {
+    "pm": 1e-6,
+    "å": 1e-4,
+    "a": 1e-4,
+    "nm": 1e-3,
+    "um": 1.0,
+    "µm": 1.0,
+    "μm": 1.0,
+    "mm": 1e3,
+    "m": 1e6,
+}
+_UNIT_S = {"us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_UNIT_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_QUANTITY = re.compile(r"^\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([^\s0-9.]+)\s*$")
+
+
+def _parse(text: str, units: dict[str, float], what: str, example: str) -> float:
+    match = _QUANTITY.match(str(text))
+    if not match:
+        raise ConfigError(f"{what} {text!r} needs a number and a unit, for example {example}")
+    unit = match[2].lower()
+    if unit not in units:
+        raise ConfigError(f"{what} {text!r} has the unknown unit {match[2]!r}; use one of {', '.join(units)}")
+    try:
+        value = float(match[1]) * units[unit]
+    except ValueError:
+        raise ConfigError(f"{what} {text!r} is not a number and a unit, for example {example}") from None
+    if not value > 0 or not math.isfinite(value):
+        raise ConfigError(f"{what} {text!r} must be above zero")
+    return value
+
+
+def parse_length_um(text: str) -> float:
+    """``"5nm"`` -> 0.005. Units pm, nm, um (also U+00B5, U+03BC), mm, m; the result is in micrometres."""
+    return _parse(text, _UNIT_UM, "length", "5nm or 0.5um")
+
+
+def parse_time_s(text: str) -> float:
+    """``"500ms"`` -> 0.5. Units us, ms, s, min, h; the result is in seconds."""
+    return _parse(text, _UNIT_S, "time", "0.5s or 40ms")
+
+
+def parse_bytes(text: str) -> int:
+    """``"2GB"`` -> 2000000000. Units B, kB, MB, GB, KiB, MiB, GiB."""
+    return int(_parse(text, _UNIT_BYTES, "memory", "2GB or 500MiB"))
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}; use one of {', '.join(allowed)}")
+
+
+def _within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value > high or value < low or (open_low and value == low):
+        raise ConfigError(f"{name} is {value!r}; it must lie in {'(' if open_low else '['}{low:g}, {high:g}]")
+
+
+def trend_terms(trend: str | tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Exponents (a, b) of the monomials x^a y^b of a trend preset, or of an explicit list such as ``"x,y,x2y"``.
+
+    METHOD.md section 1: a + b <= 4, no constant term.
+    """
+    if isinstance(trend, str):
+        if trend in TREND_PRESETS:
+            return TREND_PRESETS[trend]
+        return _check_terms(tuple(_monomial(term) for term in trend.split(",")))
+    return _check_terms(tuple((int(a), int(b)) for a, b in trend))
+
+
+def _monomial(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(?:x\^?(\d)?)?(?:y\^?(\d)?)?", text.strip().replace("*", ""))
+    if not match or not text.strip():
+        raise ConfigError(
+            f"trend term {text!r} is not a monomial such as x, y2 or x2y; presets: {', '.join(TREND_PRESETS)}"
+        )
+    a = int(match[1] or 1) if "x" in text else 0
+    b = int(match[2] or 1) if "y" in text else 0
+    return a, b
+
+
+def _check_terms(terms: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    if len(set(terms)) != len(terms):
+        raise ConfigError(f"trend {terms} names a term twice")
+    for a, b in terms:
+        if a < 0 or b < 0 or not 1 <= a + b <= 4:
+            raise ConfigError(
+                f"trend term x^{a} y^{b} is outside 1 <= a + b <= 4 (a constant is in the means)"
+            )
+    return terms
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """The Gaussian mixture regression of one frame and how it is fitted (METHOD.md 1-4).
+
+    Parameters
+    ----------
+    n_components : K, 1 to 6.
+    trend : preset name, ``"x,y,x2y"``, or exponents; see `trend_terms`.
+    schedule : ``"fast"`` (joint solve with SQUAREM) or ``"reference"`` (plain ECM); same fixed point.
+    tol : relative gain of the log-likelihood below which a fit has converged.
+    max_iter : passes over the samples before a fit is given up as `FitStatus.MAX_ITER`.
+    starts : which starts are tried; the best after `n_start_iter` passes is converged.
+    sigma_floor : smallest sigma, grey levels; None: the quantisation step / sqrt(12).
+    """
+
+    n_components: int = 4
+    trend: str | tuple[tuple[int, int], ...] = "quadratic+electrode"
+    schedule: str = "fast"
+    tol: float = 1e-8
+    max_iter: int = 2000
+    starts: tuple[str, ...] = STARTS
+    n_start_iter: int = 6
+    sigma_floor: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.trend, str):
+            object.__setattr__(self, "trend", tuple(tuple(t) for t in self.trend))
+        object.__setattr__(self, "starts", tuple(self.starts))
+        _within("n_components", self.n_components, 1, 6)
+        trend_terms(self.trend)
+        _choice("schedule", self.schedule, SCHEDULES)
+        _within("tol", self.tol, 0, 1, open_low=True)
+        _within("max_iter", self.max_iter, 1, 10**7)
+        if not self.starts:
+            raise ConfigError(f"starts is empty; name one or more of {', '.join(STARTS)}")
+        for start in self.starts:
+            _choice("starts", start, STARTS)
+        _within("n_start_iter", self.n_start_iter, 1, 10**4)
+        if self.sigma_floor is not None:
+            _within("sigma_floor", self.sigma_floor, 0, math.inf, open_low=True)
+
+    @property
+    def terms(self) -> tuple[tuple[int, int], ...]:
+        """Exponents (a, b) of the trend's monomials."""
+        return trend_terms(self.trend)
+
+    @property
+    def n_terms(self) -> int:
+        """q, the number of trend terms."""
+        return len(self.terms)
+
+    @property
+    def n_parameters(self) -> int:
+        """3K - 1 + q (METHOD.md 1)."""
+        return 3 * self.n_components - 1 + self.n_terms
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """From components to phases (METHOD.md 5).
+
+    Parameters
+    ----------
+    phases : ``"brightest"``, ``"darkest"``, ``"separated"``, or one name per component in ascending mean,
+        separated by commas (``"anode,electrolyte,electrolyte,li"``); equal names are merged.
+    foreground : with names, which of them is the foreground; None: the last.
+    contrast : c of ``separated``: foreground is beyond c sigma of the component of largest weight.
+    polarity : of ``separated``: ``"bright"``, ``"dark"`` or ``"both"``.
+    """
+
+    phases: str = "brightest"
+    foreground: str | None = None
+    contrast: float = 2.5
+    polarity: str = "bright"
+
+    def __post_init__(self) -> None:
+        _choice("polarity", self.polarity, POLARITIES)
+        _within("contrast", self.contrast, 0, 100, open_low=True)
+        if not self.is_named:
+            if self.phases not in PHASE_RULES:
+                raise ConfigError(
+                    f"phases is {self.phases!r}; use one of {', '.join(PHASE_RULES)}, or one name per component "
+                    "separated by commas"
+                )
+            if self.foreground is not None:
+                raise ConfigError(f"foreground {self.foreground!r} needs named phases, not {self.phases!r}")
+        elif "" in self.component_names:
+            raise ConfigError(f"phases {self.phases!r} has an empty name")
+        elif self.foreground is not None and self.foreground not in self.component_names:
+            raise ConfigError(f"foreground {self.foreground!r} is none of the phases {self.phases!r}")
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the phases were given by name."""
+        return "," in self.phases
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """One phase name per component in ascending mean; empty unless `is_named`."""
+        return tuple(name.strip() for name in self.phases.split(",")) if self.is_named else ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Phase names in label order; label 0 of an image means not visited, phase p is label p + 1."""
+        return tuple(dict.fromkeys(self.component_names)) if self.is_named else ("background", "foreground")
+
+    @property
+    def foreground_index(self) -> int:
+        """Index of the foreground in `names`."""
+        return self.names.index(self.foreground or self.component_names[-1]) if self.is_named else 1
+
+
+@dataclass(frozen=True)
+class CorrectionConfig:
+    """The spatio-temporal vote (METHOD.md 7).
+
+    Parameters
+    ----------
+    metric : ``"l2"`` or ``"l1"``.
+    radius : r in pixels; 0 switches the correction off. At most 100.
+    gamma : a foreground sample stays if at least this share of its neighbours is foreground.
+    window : ``"past"``, ``"past+current"``, ``"symmetric"`` or ``"spatial"``.
+    sides : ``"foreground"`` (only foreground samples are visited) or ``"both"``.
+    time_scale : s, pixels per frame.
+    """
+
+    metric: str = "l2"
+    radius: float = 10.0
+    gamma: float = 0.4
+    window: str = "past"
+    sides: str = "foreground"
+    time_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _choice("metric", self.metric, METRICS)
+        _within("radius", self.radius, 0, 100)
+        _within("gamma", self.gamma, 0, 1)
+        _choice("window", self.window, WINDOWS)
+        _choice("sides", self.sides, SIDES)
+        _within("time_scale", self.time_scale, 0, 1e6, open_low=True)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which pixels are visited (METHOD.md 9). `rate` 1 visits all; `seed` is any 64-bit unsigned integer."""
+
+    rate: float = 1.0
+    scheme: str = "fixed"
+    seed: int = 0
+    line_length: int = 32
+
+    def __post_init__(self) -> None:
+        _within("rate", self.rate, 0, 1, open_low=True)
+        _choice("scheme", self.scheme, SCHEMES)
+        _within("seed", self.seed, 0, 2**64 - 1)
+        _within("line_length", self.line_length, 1, 2**16)
+
+
+@dataclass(frozen=True)
+class QuantityConfig:
+    """From a share of the frame to area and volume (METHOD.md 8). None where the user gave no calibration.
+
+    Parameters
+    ----------
+    estimator : ``"count"`` (share of corrected labels) or ``"posterior"`` (mean posterior probability).
+    pixel_size_um, thickness_um, frame_time_s : calibration; None: report pixels, frames.
+    geometry : ``"slab"`` (volume = area x thickness) or ``"revolution"``.
+    axis : of ``revolution``: ``"x=12.5"`` (a vertical axis at column 12.5) or ``"y=0"`` (a horizontal one).
+    wedge_fraction : of ``revolution``: the part of the full turn that the specimen fills, in (0, 1].
+    """
+
+    estimator: str = "count"
+    pixel_size_um: float | None = None
+    thickness_um: float | None = None
+    frame_time_s: float | None = None
+    geometry: str = "slab"
+    axis: str = "x=0"
+    wedge_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        _choice("estimator", self.estimator, ESTIMATORS)
+        _choice("geometry", self.geometry, GEOMETRIES)
+        for name in ("pixel_size_um", "thickness_um", "frame_time_s"):
+            if getattr(self, name) is not None:
+                _within(name, getattr(self, name), 0, 1e12, open_low=True)
+        _within("wedge_fraction", self.wedge_fraction, 0, 1, open_low=True)
+        self.axis_position  # noqa: B018 - raises on a malformed axis
+
+    @property
+    def axis_position(self) -> tuple[str, float]:
+        """``("x", column)`` or ``("y", row)`` of the axis of revolution, in pixels."""
+        match = re.fullmatch(r"\s*([xy])\s*=\s*(-?[0-9.]+)\s*", self.axis)
+        if not match:
+            raise ConfigError(f"axis {self.axis!r} must look like x=12.5 (a column) or y=0 (a row)")
+        return match[1], float(match[2])
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """Where and how the numbers are computed. `memory_bytes` None: half of what is free.
+
+    `n_workers` None: one thread per core on the CPU, one on a GPU. The answer depends on none of these but
+    `dtype`.
+    """
+
+    device: str = "auto"
+    dtype: str = "float32"
+    memory_bytes: int | None = None
+    n_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.device.split(":")[0] not in DEVICES:
+            raise ConfigError(f"device is {self.device!r}; use one of {', '.join(DEVICES)}, or gpu:1")
+        _choice("dtype", self.dtype, DTYPES)
+        if self.memory_bytes is not None:
+            _within("memory_bytes", self.memory_bytes, 1, 2**60)
+        if self.n_workers is not None:
+            _within("n_workers", self.n_workers, 1, 4096)
+
+
+@dataclass(frozen=True)
+class AnalysisConfig:
+    """Everything that turns one movie into one growth curve."""
+
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    phases: PhaseConfig = field(default_factory=PhaseConfig)
+    correction: CorrectionConfig = field(default_factory=CorrectionConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    quantity: QuantityConfig = field(default_factory=QuantityConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    method: str = "paper"
+
+    def __post_init__(self) -> None:
+        _choice("method", self.method, ("paper",))
+        names = self.phases.component_names
+        if names and len(names) != self.mixture.n_components:
+            raise ConfigError(
+                f"phases names {len(names)} components ({self.phases.phases}), but there are "
+                f"{self.mixture.n_components}; give one name per component or change --components"
+            )
+
+    def with_rate(self, rate: float) -> AnalysisConfig:
+        """The same settings at another sampling rate."""
+        return replace(self, sampling=replace(self.sampling, rate=rate))
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A replicate study (METHOD.md 9): one analysis repeated `n_replicates[i]` times at `rates[i]`."""
+
+    analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
+    rates: tuple[float, ...] = (0.1, 0.05, 0.01)
+    n_replicates: tuple[int, ...] = (100, 200, 1000)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rates", tuple(self.rates))
+        object.__setattr__(self, "n_replicates", tuple(self.n_replicates))
+        if not self.rates or len(self.rates) != len(self.n_replicates):
+            raise ConfigError(
+                f"{len(self.rates)} rates and {len(self.n_replicates)} replicate numbers; give one number per rate"
+            )
+        if len(set(self.rates)) != len(self.rates):
+            raise ConfigError(f"rates {self.rates} name a rate twice")
+        for rate in self.rates:
+            _within("rate", rate, 0, 1, open_low=True)
+        for number in self.n_replicates:
+            _within("n_replicates", number, 1, 2**31)
+
+
+_SECTIONS = {
+    "mixture": MixtureConfig,
+    "phases": PhaseConfig,
+    "correction": CorrectionConfig,
+    "sampling": SamplingConfig,
+    "quantity": QuantityConfig,
+    "compute": ComputeConfig,
+}
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain dict of a configuration, ready for JSON."""
+    return asdict(config)
+
+
+def analysis_from_dict(data: dict[str, Any]) -> AnalysisConfig:
+    """Inverse of `config_to_dict` for an `AnalysisConfig`; unknown names raise `ConfigError`."""
+    parts: dict[str, Any] = {}
+    for section, values in data.items():
+        if section == "method":
+            parts["method"] = values
+            continue
+        if section not in _SECTIONS:
+            raise ConfigError(f"unknown section [{section}]; use one of {', '.join(_SECTIONS)}")
+        cls = _SECTIONS[section]
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"[{section}] has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        parts[section] = cls(**values)
+    return AnalysisConfig(**parts)
+
+
+def study_from_dict(data: dict[str, Any]) -> StudyConfig:
+    """Inverse of `config_to_dict` for a `StudyConfig`."""
+    rest = {key: tuple(data[key]) for key in ("rates", "n_replicates") if key in data}
+    return StudyConfig(analysis=analysis_from_dict(data.get("analysis", {})), **rest)
+
+
+def load_toml(path: str | Path) -> AnalysisConfig:
+    """Read an analysis configuration written by `save_toml` or by hand."""
+    try:
+        data = tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    return analysis_from_dict(data)
+
+
+def save_toml(config: AnalysisConfig, path: str | Path) -> None:
+    """Write `config` as TOML; settings that are None are left out (their default is None)."""
+    lines = [f'method = "{config.method}"']
+    for section in _SECTIONS:
+        lines.append(f"\n[{section}]")
+        for key, value in asdict(getattr(config, section)).items():
+            if value is not None:
+                lines.append(f"{key} = {_toml_value(value)}")
+    Path(path).write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return repr(value)
