@@ -121,9 +121,7 @@ def _check_terms(terms: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], .
         raise ConfigError(f"trend {terms} names a term twice")
     for a, b in terms:
         if a < 0 or b < 0 or not 1 <= a + b <= 4:
-            raise ConfigError(
-                f"trend term x^{a} y^{b} is outside 1 <= a + b <= 4 (a constant is in the means)"
-            )
+            raise ConfigError(f"trend term x^{a} y^{b} is outside 1 <= a + b <= 4 (a constant is in the means)")
     return terms
 
 

@@ -129,9 +129,7 @@ class MixtureFit:
     @staticmethod
     def from_arrays(arrays: dict[str, np.ndarray], terms: Any) -> MixtureFit:
         """Inverse of `arrays`."""
-        return MixtureFit(
-            **{n: arrays[n] for n in _FIT_ARRAYS}, terms=tuple((int(a), int(b)) for a, b in terms)
-        )
+        return MixtureFit(**{n: arrays[n] for n in _FIT_ARRAYS}, terms=tuple((int(a), int(b)) for a, b in terms))
 
 
 _FIT_ARRAYS = ("weights", "means", "sigmas", "coef", "log_likelihood", "n_iter", "n_samples", "status")
@@ -156,9 +154,9 @@ class Scale:
     """From a share of the frame to pixels, um^2 and um^3 (METHOD.md 8).
 
     `n_pixels` is the number of pixels a share refers to (excluded ones are not among them). `pixel_area_um2` and
-    `pixel_volume_um3` are None without calibration. `area_px` etc. are linear in the share; with the solid of
-    revolution shares are already weighted and `weighted` is True: then pixels and areas are those of the
-    unweighted share and only the volume uses the weighted one.
+    `pixel_volume_um3` are None without calibration. For a slab `pixel_volume_um3` is pixel area x thickness. For a
+    solid of revolution the shares themselves are weighted by 2 pi x distance to the axis (um) x wedge fraction, so
+    `pixel_volume_um3` is the bare pixel area.
     """
 
     n_pixels: int
@@ -287,6 +285,7 @@ class AnalysisResult:
     fits: MixtureFit
     foreground: np.ndarray
     labels: np.ndarray | None = None
+    examples: Examples | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
