@@ -1,0 +1,171 @@
+"""Which array library on which device, and the few operations the array-API standard lacks.
+
+The only module that imports array-api-compat; CuPy is imported inside functions. Everything numerical takes a
+`Backend` and uses `backend.xp` alone, so the same lines run on NumPy, CuPy and array-api-strict.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from .errors import ConfigError, DeviceError
+
+Array = Any
+
+_INSTALL_GPU = "pip install 'gmrm-gpu[cuda13]' (or cuda12, to match the driver)"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array namespace, a device and the working precision.
+
+    Attributes
+    ----------
+    xp : array-API namespace. device : its device object, or None for the only one.
+    dtype : floating dtype of the samples; sums are always float64.
+    name : ``"numpy"``, ``"cupy"`` or ``"array_api_strict"``. reason : why this one was chosen, for the records.
+    """
+
+    xp: Any
+    device: Any
+    dtype: Any
+    name: str
+    reason: str
+
+    def asarray(self, values: Any, dtype: Any = None) -> Array:
+        """Host data (or an array already there) as an array on the device."""
+        if dtype is not None:
+            return self.xp.asarray(values, dtype=dtype, device=self.device)
+        return self.xp.asarray(values, device=self.device)
+
+    def real(self, values: Any) -> Array:
+        """`values` in the working precision."""
+        return self.asarray(values, dtype=self.dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        """Zeros on the device, working precision unless told otherwise."""
+        return self.xp.zeros(shape, dtype=dtype or self.dtype, device=self.device)
+
+    def arange(self, n: int, dtype: Any = None) -> Array:
+        """0..n-1 on the device; int32 unless told otherwise."""
+        return self.xp.arange(n, dtype=dtype or self.xp.int32, device=self.device)
+
+    def to_host(self, values: Array) -> np.ndarray:
+        """Copy to a NumPy array: the only way off the device."""
+        if isinstance(values, np.ndarray):
+            return values
+        if self.name == "cupy":
+            return values.get()
+        if self.name == "array_api_strict":
+            return np.asarray(array_api_compat.to_device(values, self.xp.Device("CPU_DEVICE")))
+        return np.asarray(values)
+
+    def put(self, array: Array, index: Array, values: Array) -> Array:
+        """`array` (1-D) with ``array[index] = values``; `index` holds distinct integers. May work in place.
+
+        The standard has no assignment by integer array; NumPy and CuPy do.
+        """
+        if self.name in ("numpy", "cupy"):
+            array[index] = values
+            return array
+        xp = self.xp
+        order = xp.argsort(index)
+        ordered = xp.take(index, order)
+        everywhere = self.arange(array.shape[0], dtype=index.dtype)
+        slot = xp.clip(xp.searchsorted(ordered, everywhere), 0, index.shape[0] - 1)
+        hit = xp.take(ordered, slot) == everywhere
+        return xp.where(hit, xp.take(values, xp.take(order, slot)), array)
+
+
+def make_backend(xp: Any, *, device: Any = None, dtype: str = "float32", reason: str = "asked for") -> Backend:
+    """A backend on any array-API namespace; `dtype` is ``"float32"`` or ``"float64"``."""
+    probe = xp.zeros(1, dtype=xp.float32, device=device)
+    namespace = array_api_compat.array_namespace(probe)
+    name = getattr(xp, "__name__", str(xp)).rpartition(".")[2]
+    return Backend(namespace, device, getattr(namespace, dtype), name, reason)
+
+
+def get_backend(device: str = "auto", dtype: str = "float32") -> Backend:
+    """The backend for ``--device auto|cpu|gpu|gpu:N``.
+
+    Raises
+    ------
+    DeviceError
+        ``"gpu"`` where none can be used, with the reason and the install command. ``"auto"`` falls back to the
+        CPU and keeps the reason in `Backend.reason`.
+    """
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "gpu") or (number and not number.isdigit()):
+        raise ConfigError(f"device is {device!r}; use auto, cpu, gpu or gpu:1")
+    if kind == "cpu":
+        return make_backend(np, dtype=dtype, reason="the CPU was asked for")
+    usable, reason = probe_gpu(int(number or 0))
+    if usable:
+        import cupy
+
+        cupy.cuda.Device(int(number or 0)).use()
+        return make_backend(cupy, dtype=dtype, reason=reason)
+    if kind == "gpu":
+        raise DeviceError(f"no usable GPU: {reason}")
+    return make_backend(np, dtype=dtype, reason=f"no usable GPU: {reason}")
+
+
+@lru_cache
+def probe_gpu(number: int = 0) -> tuple[bool, str]:
+    """Whether a GPU works, proved by compiling and running a kernel on it, and what was found.
+
+    ``cupy.is_available()`` only counts devices, which says nothing about driver or compiler.
+    """
+    try:
+        import cupy
+    except ImportError:
+        return False, f"CuPy is not installed; {_INSTALL_GPU}"
+    except Exception as error:
+        return False, f"CuPy does not load ({_one_line(error)}); {_INSTALL_GPU}"
+    try:
+        if cupy.cuda.runtime.getDeviceCount() <= number:
+            return False, f"there is no CUDA device {number}"
+        with cupy.cuda.Device(number):
+            x = cupy.zeros(1, dtype=cupy.int32)
+            source = 'extern "C" __global__ void probe(int* x) { x[0] = 42; }'
+            cupy.RawKernel(source, "probe")((1,), (1,), (x,))
+            if int(x[0]) != 42:
+                return False, "a test kernel ran but gave a wrong answer"
+            name = cupy.cuda.runtime.getDeviceProperties(number)["name"].decode()
+    except Exception as error:
+        return False, f"a test kernel failed ({_one_line(error)})"
+    return True, f"{name}: a test kernel compiled and ran"
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def free_memory(backend: Backend) -> int:
+    """Bytes free on the backend's device; on the CPU what the system says is available."""
+    if backend.name == "cupy":
+        import cupy
+
+        return int(cupy.cuda.runtime.memGetInfo()[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2 * 2**30
+
+
+def n_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
