@@ -1,0 +1,247 @@
+"""The movie every reader offers, a movie held in an array, and a lazy view of some frames and pixels of another.
+
+A frame is a 2-D host array of grey levels in the stored type (native byte order; bool is read as uint8 0 and 1).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import ConfigError, InputError
+from .colour import to_grey
+
+
+class Movie:
+    """What every reader offers; subclasses supply `_read`.
+
+    Parameters
+    ----------
+    name : shown in messages and reports.
+    shape : (height, width) in pixels.
+    dtype : stored type of the pixels; bool, integer or real.
+    n_frames : number of frames, at least 1.
+    pixel_size_um : side of a pixel, micrometres; None where unknown.
+    frame_time_s : seconds from one frame number to the next; None where unknown.
+    frame_numbers : (T,) numbers of the frames in the source; None: 0, 1, ...
+    valid : (height, width) bool, False where a pixel is excluded; None: every pixel may be used.
+
+    Raises
+    ------
+    InputError
+        No frames, empty frames, or a type that is not grey levels.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        shape: tuple[int, int],
+        dtype: np.dtype,
+        n_frames: int,
+        pixel_size_um: float | None = None,
+        frame_time_s: float | None = None,
+        frame_numbers: np.ndarray | None = None,
+        valid: np.ndarray | None = None,
+    ) -> None:
+        self.name = name
+        self.shape = (int(shape[0]), int(shape[1]))
+        self.dtype = grey_dtype(np.dtype(dtype), name)
+        self.pixel_size_um = _positive("pixel_size_um", pixel_size_um)
+        self.frame_time_s = _positive("frame_time_s", frame_time_s)
+        if n_frames < 1:
+            raise InputError(f"{name} has no frames; give a movie with at least one")
+        if 0 in self.shape:
+            raise InputError(f"{name} has frames of {size_text(self.shape)} pixels; give frames that are not empty")
+        numbers = np.arange(n_frames) if frame_numbers is None else frame_numbers
+        self.frame_numbers = np.array(numbers, dtype=np.int64)
+        if self.frame_numbers.shape != (n_frames,):
+            raise InputError(f"{name} has {n_frames} frames but {self.frame_numbers.size} frame numbers; give one each")
+        self.valid = _check_valid(valid, self.shape, name)
+
+    def __len__(self) -> int:
+        return len(self.frame_numbers)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {len(self)} frames of {size_text(self.shape)}, {self.dtype}>"
+
+    def frame(self, t: int) -> np.ndarray:
+        """Frame `t` (0 <= t < len), read when asked; safe to call from several threads, in any order.
+
+        Returns
+        -------
+        (height, width) C-contiguous array of `dtype`; it may be read-only. Excluded pixels keep their stored value.
+
+        Raises
+        ------
+        InputError
+            The frame cannot be read, differs in size or type, or holds NaN or infinite values that are not excluded.
+        """
+        pixels = np.ascontiguousarray(self._pixels(t))
+        if self.dtype.kind == "f":
+            bad = ~np.isfinite(pixels)
+            if self.valid is not None:
+                bad &= self.valid
+            count = int(np.count_nonzero(bad))
+            if count:
+                kind = "NaN" if np.isnan(pixels[bad]).all() else "NaN or infinite"
+                raise InputError(
+                    f"frame {self.frame_numbers[t]} of {self.name} has {count} {kind} pixels; "
+                    "NaN needs a mask: give --exclude"
+                )
+        return pixels
+
+    def _pixels(self, t: int) -> np.ndarray:
+        t = operator.index(t)
+        if not 0 <= t < len(self):
+            raise IndexError(f"frame {t} of {self.name}, which has frames 0 to {len(self) - 1}")
+        pixels = self._read(t)
+        if pixels.shape != self.shape:
+            raise InputError(
+                f"frame {t} of {self.name} has {size_text(pixels.shape)} pixels, the first {size_text(self.shape)}; "
+                "give frames of one size"
+            )
+        stored = grey_dtype(pixels.dtype, self.name)
+        if stored != self.dtype:
+            raise InputError(f"frame {t} of {self.name} is {stored}, the first {self.dtype}; give frames of one type")
+        return pixels.astype(self.dtype, copy=False)
+
+    def _read(self, t: int) -> np.ndarray:
+        """The stored grey levels of frame `t`; any byte order or stride."""
+        raise NotImplementedError
+
+
+class ArrayMovie(Movie):
+    """A movie held in an array, memory-mapped or not; nothing is copied.
+
+    Parameters
+    ----------
+    array : (T, height, width), or one frame (height, width), or colour (T, height, width, 3 or 4).
+    luminance : turn colour into grey; without it, colour whose channels differ is refused.
+    name, pixel_size_um, frame_time_s, frame_numbers, valid : see `Movie`.
+    """
+
+    def __init__(
+        self,
+        array: np.ndarray,
+        *,
+        name: str = "array",
+        pixel_size_um: float | None = None,
+        frame_time_s: float | None = None,
+        frame_numbers: np.ndarray | None = None,
+        valid: np.ndarray | None = None,
+        luminance: bool = False,
+    ) -> None:
+        array = np.asarray(array)
+        if array.ndim == 2:
+            array = array[np.newaxis]
+        colour = array.ndim == 4 and array.shape[3] in (3, 4)
+        if array.ndim != 3 and not colour:
+            raise InputError(
+                f"{name} has shape {array.shape}; give (time, height, width), or one frame (height, width)"
+            )
+        super().__init__(
+            name=name,
+            shape=array.shape[1:3],
+            dtype=array.dtype,
+            n_frames=array.shape[0],
+            pixel_size_um=pixel_size_um,
+            frame_time_s=frame_time_s,
+            frame_numbers=frame_numbers,
+            valid=valid,
+        )
+        self._array = array
+        self._luminance = luminance
+        if colour:
+            self._pixels(0)
+
+    def _read(self, t: int) -> np.ndarray:
+        frame = self._array[t]
+        if frame.ndim == 3:
+            return to_grey(frame, t, self.name, luminance=self._luminance)
+        frame = frame.view()
+        frame.flags.writeable = False
+        return frame
+
+
+class MovieView(Movie):
+    """Some frames and pixels of another movie; nothing is read or copied before a frame is asked for.
+
+    Parameters
+    ----------
+    source : the movie looked at.
+    index : (T,) positions in `source`, ascending; None: all.
+    rows, columns : the crop, with start and stop given; None: all.
+    valid : (height, width) bool of the view, joined with what `source` excludes; None: nothing more.
+    pixel_size_um, frame_time_s : replace those of `source`; None: keep.
+    """
+
+    def __init__(
+        self,
+        source: Movie,
+        *,
+        index: Sequence[int] | np.ndarray | None = None,
+        rows: slice | None = None,
+        columns: slice | None = None,
+        valid: np.ndarray | None = None,
+        pixel_size_um: float | None = None,
+        frame_time_s: float | None = None,
+    ) -> None:
+        self._source = source
+        self._index = np.arange(len(source)) if index is None else np.asarray(index, dtype=np.int64)
+        self._crop = (rows or slice(0, source.shape[0]), columns or slice(0, source.shape[1]))
+        inherited = None if source.valid is None else source.valid[self._crop]
+        if inherited is not None:
+            valid = inherited if valid is None else inherited & valid
+        super().__init__(
+            name=source.name,
+            shape=(self._crop[0].stop - self._crop[0].start, self._crop[1].stop - self._crop[1].start),
+            dtype=source.dtype,
+            n_frames=len(self._index),
+            pixel_size_um=source.pixel_size_um if pixel_size_um is None else pixel_size_um,
+            frame_time_s=source.frame_time_s if frame_time_s is None else frame_time_s,
+            frame_numbers=source.frame_numbers[self._index],
+            valid=valid,
+        )
+
+    def _read(self, t: int) -> np.ndarray:
+        # Not source.frame: its NaN may lie outside the crop or under this view's mask.
+        return self._source._pixels(int(self._index[t]))[self._crop]
+
+
+def grey_dtype(dtype: np.dtype, name: str) -> np.dtype:
+    """The type frames of stored type `dtype` have: native byte order, bool as uint8; `InputError` if not numbers."""
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    if dtype.kind not in "uif":
+        raise InputError(f"{name} has pixels of type {dtype}; give grey levels as integers or real numbers")
+    return dtype.newbyteorder("=")
+
+
+def size_text(shape: tuple[int, ...]) -> str:
+    """``(303, 288)`` -> ``"303 x 288"``, height first."""
+    return " x ".join(str(n) for n in shape)
+
+
+def _positive(what: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{what} is {value!r}; it must be above zero")
+    return float(value)
+
+
+def _check_valid(valid: np.ndarray | None, shape: tuple[int, int], name: str) -> np.ndarray | None:
+    if valid is None:
+        return None
+    valid = np.ascontiguousarray(valid, dtype=bool)
+    if valid.shape != shape:
+        raise InputError(
+            f"the mask has {size_text(valid.shape)} pixels, {name} has {size_text(shape)}; make them equal"
+        )
+    if not valid.any():
+        raise InputError(f"the mask excludes every pixel of {name}; nonzero means excluded, so maybe invert it")
+    return None if valid.all() else valid

@@ -1,0 +1,139 @@
+"""From a source to a movie: which reader, and the options common to all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .movie import ArrayMovie, Movie, MovieView
+from .select import FrameSelection, fit_mask, parse_crop, parse_frames
+
+_READERS = {
+    "npy": (".npy", ".npz"),
+    "tiff": (".tif", ".tiff", ".btf"),
+    "video": (".avi", ".mp4", ".mov", ".m4v", ".mkv", ".webm"),
+    "images": (".gif", ".png", ".jpg", ".jpeg", ".bmp"),
+}
+_BY_SUFFIX = {suffix: reader for reader, suffixes in _READERS.items() for suffix in suffixes}
+
+
+def open_movie(
+    source: str | os.PathLike[str] | np.ndarray | Movie,
+    *,
+    frames: FrameSelection | None = None,
+    crop: str | None = None,
+    exclude: str | os.PathLike[str] | np.ndarray | None = None,
+    luminance: bool = False,
+    pixel_size_um: float | None = None,
+    frame_time_s: float | None = None,
+) -> Movie:
+    """Open a movie; frames are read when asked for, and nothing is copied.
+
+    Parameters
+    ----------
+    source : a file (.npy, .npz, .tif, .avi, .mp4, .mov, .gif, one .png or .jpg), a folder of images in natural
+        order, an array (time, height, width) or (height, width), or a movie.
+    frames : ``"10:200:2"``, a slice, or whole numbers; None: all. Counted from 0.
+    crop : ``"y0:y1,x0:x1"`` in pixels; None: the whole frame.
+    exclude : a bool or 0-1 array or an image file, nonzero where a pixel is not to be used (a burnt-in label, a
+        scale bar); of the size of the frame before or after cropping.
+    luminance : turn colour into grey; without it, colour whose channels differ is refused.
+    pixel_size_um, frame_time_s : calibration, in place of what the source says.
+
+    Returns
+    -------
+    Movie
+
+    Raises
+    ------
+    InputError
+        The source is not a movie or cannot be read, or an option does not fit it.
+    MissingDependencyError
+        Reading this format needs an optional package.
+
+    Examples
+    --------
+    >>> movie = open_movie(np.zeros((4, 6, 8), np.uint16), crop="0:6,2:8", frame_time_s=0.5)
+    >>> movie.frame(3).shape
+    (6, 6)
+    """
+    movie = _open_source(source, luminance)
+    if all(option is None for option in (frames, crop, exclude, pixel_size_um, frame_time_s)):
+        return movie
+    height, width = movie.shape
+    rows, columns = (slice(0, height), slice(0, width)) if crop is None else parse_crop(crop, movie.shape)
+    valid = None
+    if exclude is not None:
+        mask = exclude if isinstance(exclude, np.ndarray) else _read_mask(exclude)
+        valid = ~fit_mask(mask, movie.shape, rows, columns)
+    return MovieView(
+        movie,
+        index=None if frames is None else parse_frames(frames, len(movie)),
+        rows=rows,
+        columns=columns,
+        valid=valid,
+        pixel_size_um=pixel_size_um,
+        frame_time_s=frame_time_s,
+    )
+
+
+def open_labels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a whole stack of label images (``--truth``): any movie format, whole numbers from 0.
+
+    Returns
+    -------
+    (T, height, width) array of uint8, or of a wider unsigned type where a label exceeds 255.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read or holds something that is not labels.
+    """
+    movie = _open_source(path, False)
+    labels = np.stack([movie.frame(t) for t in range(len(movie))])
+    if labels.dtype.kind == "f" and np.any(labels != np.rint(labels)):
+        raise InputError(f"{movie.name} holds fractions, not labels; give a stack of whole numbers")
+    low, high = labels.min(), labels.max()
+    if low < 0 or high > 2**32 - 1:
+        raise InputError(f"{movie.name} holds the label {low if low < 0 else high}; labels run from 0 to 2^32 - 1")
+    return labels.astype(np.min_scalar_type(int(high)), copy=False)
+
+
+def _open_source(source: Any, luminance: bool) -> Movie:
+    if isinstance(source, Movie):
+        return source
+    if isinstance(source, np.ma.MaskedArray):
+        raise InputError("a masked array is not read, its mask would be lost; give its data, and the mask as exclude")
+    if isinstance(source, np.ndarray):
+        return ArrayMovie(source, luminance=luminance)
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"{type(source).__name__} is not a movie; give a path, a NumPy array or a movie")
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path")
+    return _reader(path)(path, luminance=luminance)
+
+
+def _reader(path: Path) -> Callable[..., Movie]:
+    reader = "images" if path.is_dir() else _BY_SUFFIX.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(
+            f"{path.name} is of unknown kind {path.suffix!r}; give one of {' '.join(_BY_SUFFIX)}, "
+            "a folder of images, or export it as a TIFF stack"
+        )
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"{path.name} is empty (0 bytes); give a complete file")
+    return import_module(f".{reader}", __package__).open_file
+
+
+def _read_mask(path: str | os.PathLike[str]) -> np.ndarray:
+    movie = _open_source(path, False)
+    if len(movie) != 1:
+        raise InputError(f"the mask {movie.name} has {len(movie)} frames; give one image")
+    return movie._pixels(0)
