@@ -1,0 +1,172 @@
+"""The trend basis at the samples, in the blocked layout that the moments are summed in (METHOD.md 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..backend import Array, Backend
+
+BLOCK = 512
+"""Samples per block. Products within a block run in the working precision, blocks are added in float64; and a
+block is small enough that BLAS stays on the caller's thread, whose bits then do not depend on the batch."""
+
+
+@dataclass(frozen=True)
+class TrendBasis:
+    """Monomials x^a y^b of a trend and of all products of two of its terms.
+
+    Attributes
+    ----------
+    terms : exponents of f_1..f_q.
+    monomials : exponents of (1, f_1..f_q, further products), each once; P of them.
+    pair : (q, q) int, where the product f_i f_j stands in `monomials`.
+    """
+
+    terms: tuple[tuple[int, int], ...]
+
+    @property
+    def n_terms(self) -> int:
+        """q."""
+        return len(self.terms)
+
+    @cached_property
+    def monomials(self) -> tuple[tuple[int, int], ...]:
+        products = ((a + c, b + d) for a, b in self.terms for c, d in self.terms)
+        return tuple(dict.fromkeys([(0, 0), *self.terms, *products]))
+
+    @cached_property
+    def pair(self) -> np.ndarray:
+        place = {term: i for i, term in enumerate(self.monomials)}
+        return np.array([[place[a + c, b + d] for c, d in self.terms] for a, b in self.terms], dtype=np.int64)
+
+    def evaluate(self, x: Array, y: Array, *, backend: Backend) -> Array:
+        """(..., P, n) monomials at coordinates x, y (..., n)."""
+        powers = {(0, 0): backend.xp.ones_like(x), (1, 0): x, (0, 1): y}
+
+        def power(a: int, b: int) -> Array:
+            if (a, b) not in powers:
+                powers[a, b] = power(a - 1, b) * x if a else power(a, b - 1) * y
+            return powers[a, b]
+
+        return backend.xp.stack([power(a, b) for a, b in self.monomials], axis=-2)
+
+
+@dataclass
+class Samples:
+    """Standardised samples of R fits, in blocks.
+
+    Attributes
+    ----------
+    z : (R, blocks, n) standardised intensities (z - centre) / scale; padding 0.
+    features : (R or 1, blocks, P, n) monomials of `basis`.
+    valid : (R or 1, blocks, n) 1 for a sample, 0 for padding.
+    centre, scale : (R,) float64, grey levels. n : (R,) float64, samples of each fit.
+    """
+
+    z: Array
+    features: Array
+    valid: Array
+    centre: Array
+    scale: Array
+    n: Array
+    basis: TrendBasis
+
+    def take(self, rows: Array, *, backend: Backend) -> Samples:
+        """The fits at `rows` (int64)."""
+        xp = backend.xp
+
+        def pick(array: Array) -> Array:
+            return array if array.shape[0] == 1 and self.z.shape[0] != 1 else xp.take(array, rows, axis=0)
+
+        return Samples(
+            xp.take(self.z, rows, axis=0),
+            pick(self.features),
+            pick(self.valid),
+            xp.take(self.centre, rows),
+            xp.take(self.scale, rows),
+            xp.take(self.n, rows),
+            self.basis,
+        )
+
+    def subset(self, n_blocks: int) -> Samples:
+        """An even subset: every block of a stride that leaves about `n_blocks`; the blocks interleave the samples."""
+        stride = max(1, self.z.shape[1] // n_blocks)
+        valid = self.valid[:, ::stride, :]
+        return Samples(
+            self.z[:, ::stride, :], self.features[:, ::stride, :, :], valid, self.centre, self.scale, self.n, self.basis
+        )
+
+
+def scaled_coordinates(positions: Array, shape: tuple[int, int], *, backend: Backend) -> tuple[Array, Array]:
+    """Coordinates of flat pixel indices on the whole frame, x and y each from -1 to 1 (METHOD.md 1)."""
+    height, width = shape
+    row = positions // width
+    column = positions - row * width
+
+    def scaled(index: Array, size: int) -> Array:
+        return backend.real(index) * (2.0 / max(size - 1, 1)) - (1.0 if size > 1 else 0.0)
+
+    return scaled(column, width), scaled(row, height)
+
+
+def make_samples(
+    values: Array,
+    positions: Array,
+    shape: tuple[int, int],
+    basis: TrendBasis,
+    *,
+    valid: Array | None = None,
+    backend: Backend,
+) -> Samples:
+    """Standardise and block the samples of R fits.
+
+    Parameters
+    ----------
+    values : (R, m) intensities, any real dtype, on the device. positions : (R, m), (1, m) or (m,) flat indices.
+    valid : (R, m) bool; False for padding.
+    """
+    xp = backend.xp
+    z = xp.astype(values, xp.float64)
+    weight = xp.ones_like(z[:1, :]) if valid is None else xp.astype(valid, xp.float64)
+    n = xp.sum(xp.broadcast_to(weight, z.shape), axis=1)
+    at_least_one = xp.maximum(n, xp.ones_like(n))
+    centre = xp.sum(z * weight, axis=1) / at_least_one
+    z = (z - centre[:, None]) * weight
+    scale = xp.sqrt(xp.sum(z * z, axis=1) / at_least_one)
+    scale = xp.where(scale > 0, scale, xp.ones_like(scale))
+    z = _blocks(xp.astype(z / scale[:, None], backend.dtype), backend)
+    positions = positions[None, :] if positions.ndim == 1 else positions
+    if positions.shape[0] == values.shape[0] > 1 and _same_rows(positions, backend):
+        positions = positions[:1, :]
+    x, y = scaled_coordinates(positions, shape, backend=backend)
+    features = basis.evaluate(_blocks(x, backend), _blocks(y, backend), backend=backend)
+    return Samples(z, features, _blocks(xp.astype(weight, backend.dtype), backend), centre, scale, n, basis)
+
+
+def _same_rows(positions: Array, backend: Backend) -> bool:
+    # A full-frame draw is one row broadcast to all replicates: a stride of zero, where arrays have strides.
+    strides = getattr(positions, "strides", None)
+    return strides is not None and strides[0] == 0
+
+
+def _blocks(array: Array, backend: Backend) -> Array:
+    """(R, m) -> (R, blocks, n), zero-padded. Sample i goes to block i % blocks, so any block is an even subset."""
+    xp = backend.xp
+    rows, m = array.shape
+    n_blocks = max(1, -(-m // BLOCK))
+    n = -(-m // n_blocks)
+    if n * n_blocks != m:
+        pad = xp.zeros((rows, n * n_blocks - m), dtype=array.dtype, device=backend.device)
+        array = xp.concat([array, pad], axis=1)
+    return xp.permute_dims(xp.reshape(array, (rows, n, n_blocks)), (0, 2, 1)) * 1
+
+
+def unblock(array: Array, m: int, *, backend: Backend) -> Array:
+    """Inverse of the blocking for (..., blocks, n) -> (..., m)."""
+    xp = backend.xp
+    axes = (*range(array.ndim - 2), array.ndim - 1, array.ndim - 2)
+    lead = array.shape[:-2]
+    return xp.reshape(xp.permute_dims(array, axes), (*lead, -1))[..., :m]
