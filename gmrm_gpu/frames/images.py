@@ -1,0 +1,144 @@
+"""A folder of images in natural order (frame2 before frame10), one image, or a GIF, through Pillow (extra `image`).
+
+No calibration is taken from these: the resolution of a PNG or JPEG says how to print it, and the delay of a GIF how
+to show it. A transparency channel is ignored. The first image decides about colour.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, MissingDependencyError
+from .colour import to_grey
+from .movie import Movie, size_text
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_GREY_TYPES = {
+    "1": np.uint8,
+    "L": np.uint8,
+    "LA": np.uint8,
+    "I;16": np.uint16,
+    "I;16L": np.uint16,
+    "I;16B": np.uint16,
+    "I": np.int32,
+    "F": np.float32,
+}
+# Equal channels come back from JPEG's YCbCr with at most this difference.
+_JPEG_TOLERANCE = 4
+
+
+def open_file(path: Path, *, luminance: bool = False) -> Movie:
+    """Open a folder of PNG, JPEG, TIFF or BMP images of one size, one such image, or a GIF."""
+    try:
+        import PIL.Image
+    except ImportError:
+        raise MissingDependencyError("reading images needs Pillow: pip install 'gmrm-gpu[image]'") from None
+    if path.suffix.lower() == ".gif" and path.is_file():
+        movie: Movie = GifMovie(PIL.Image, path, luminance)
+    else:
+        movie = FolderMovie(PIL.Image, path, list_images(path) if path.is_dir() else [path], luminance)
+    movie._pixels(0)
+    return movie
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files of a folder in natural order: numbers within names count as numbers. Hidden files are left out."""
+    files = [
+        p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".") and p.is_file()
+    ]
+    if not files:
+        raise InputError(f"the folder {folder} holds no images ({' '.join(_SUFFIXES)}); give one that does")
+    return sorted(files, key=lambda p: ([_natural(part) for part in re.split(r"(\d+)", p.name.lower())], p.name))
+
+
+class FolderMovie(Movie):
+    """One image file a frame. Headers are compared on opening, pixels are read when asked for."""
+
+    def __init__(self, pil: Any, path: Path, files: list[Path], luminance: bool) -> None:
+        self._pil, self._files, self._luminance = pil, files, luminance
+        self._reported = path.name or str(path)
+        shape, dtype = self._header(0)
+        for t in range(1, len(files)):
+            other, _ = self._header(t)
+            if other != shape:
+                raise InputError(
+                    f"frame {t} ({files[t].name}) has {size_text(other)} pixels, the first {size_text(shape)}; "
+                    "give images of one size"
+                )
+        super().__init__(name=self._reported, shape=shape, dtype=dtype, n_frames=len(files))
+
+    def _header(self, t: int) -> tuple[tuple[int, int], np.dtype]:
+        with self._open(t) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise InputError(f"{self._files[t].name} holds {image.n_frames} images; open that file by itself")
+            return (image.height, image.width), np.dtype(_GREY_TYPES.get(image.mode, np.uint8))
+
+    def _read(self, t: int) -> np.ndarray:
+        with self._open(t) as image:
+            try:
+                return _grey(image, t, self._reported, self._luminance)
+            except (OSError, SyntaxError, ValueError) as error:
+                if isinstance(error, InputError):
+                    raise
+                raise _unreadable(self._files[t].name, error) from None
+
+    def _open(self, t: int) -> Any:
+        try:
+            return self._pil.open(self._files[t])
+        except (OSError, SyntaxError, ValueError, self._pil.DecompressionBombError) as error:
+            raise _unreadable(self._files[t].name, error) from None
+
+
+class GifMovie(Movie):
+    """A GIF from memory, each frame composed from those before it as the file says; going back starts again."""
+
+    def __init__(self, pil: Any, path: Path, luminance: bool) -> None:
+        data = path.read_bytes()
+        if not data.rstrip(b"\0").endswith(b";"):
+            raise InputError(f"{path.name} is truncated: it lacks its end mark; copy or export it again")
+        try:
+            self._image = pil.open(io.BytesIO(data), formats=["GIF"])
+            n_frames = self._image.n_frames
+        except (OSError, SyntaxError, ValueError) as error:
+            raise _unreadable(path.name, error) from None
+        self._luminance, self._lock = luminance, threading.Lock()
+        shape = (self._image.height, self._image.width)
+        super().__init__(name=path.name, shape=shape, dtype=np.dtype(np.uint8), n_frames=n_frames)
+
+    def _read(self, t: int) -> np.ndarray:
+        with self._lock:
+            try:
+                self._image.seek(t)
+                return _grey(self._image, t, self.name, self._luminance)
+            except (OSError, SyntaxError, EOFError) as error:
+                raise InputError(
+                    f"frame {t} of {self.name} cannot be read ({error}); the file is truncated or damaged"
+                ) from None
+
+
+def _grey(image: Any, t: int, name: str, luminance: bool) -> np.ndarray:
+    modes = {str(tile[3][0] if isinstance(tile[3], tuple) else tile[3]) for tile in getattr(image, "tile", ())}
+    if image.mode in ("RGB", "RGBA", "LA") and any(";16" in mode for mode in modes):
+        raise InputError(f"frame {t} of {name} has 16-bit colour channels, which would be cut to 8; save 16-bit grey")
+    if image.mode == "LA":
+        return np.asarray(image)[..., 0]
+    if image.mode in _GREY_TYPES:
+        return np.array(image)
+    tolerance = _JPEG_TOLERANCE if image.format == "JPEG" else 0
+    rgb = np.array(image.convert("RGB"))
+    return to_grey(rgb, t, name, luminance=luminance, tolerance=tolerance)
+
+
+def _natural(text: str) -> tuple[int, int, str]:
+    return (0, int(text), "") if text.isdecimal() else (1, 0, text)
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"{name} is truncated or not an image ({reason}); save it again")

@@ -1,0 +1,286 @@
+"""TIFF stacks through tifffile (extra `tiff`): plain, ImageJ, OME, and as exported by DigitalMicrograph.
+
+Pages are read one at a time; an uncompressed contiguous stack is memory-mapped. Grey levels are those stored: a
+"white is zero" page is not inverted, which is also what ImageJ does.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, MissingDependencyError
+from .colour import to_grey
+from .movie import ArrayMovie, Movie, size_text
+
+_PALETTE, _CMYK = 3, 5
+_UM = {
+    "pm": 1e-6,
+    "å": 1e-4,
+    "angstrom": 1e-4,
+    "nm": 1e-3,
+    "nanometer": 1e-3,
+    "um": 1.0,
+    "µm": 1.0,
+    "μm": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "micrometer": 1.0,
+    "mm": 1e3,
+    "millimeter": 1e3,
+    "cm": 1e4,
+    "centimeter": 1e4,
+    "inch": 25400.0,
+    "m": 1e6,
+    "meter": 1e6,
+}
+_SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "msec": 1e-3,
+    "millisecond": 1e-3,
+    "s": 1.0,
+    "sec": 1.0,
+    "second": 1.0,
+    "seconds": 1.0,
+    "min": 60.0,
+    "minute": 60.0,
+    "h": 3600.0,
+    "hr": 3600.0,
+    "hour": 3600.0,
+}
+_RESOLUTION_UM = {2: 25400.0, 3: 1e4, 4: 1e3, 5: 1.0}
+# A coarser resolution tag tells how to print the picture (72 dpi is 353 um), not what the microscope saw.
+_PRINT_UM = 10.0
+
+
+def open_file(path: Path, *, luminance: bool = False) -> Movie:
+    """Open a TIFF stack; pixel size and frame interval come from ImageJ, OME, DigitalMicrograph or resolution tags."""
+    try:
+        import tifffile
+    except ImportError:
+        raise MissingDependencyError("reading TIFF needs tifffile: pip install 'gmrm-gpu[tiff]'") from None
+    if not _page_chain_is_whole(path):
+        raise InputError(f"{path.name} is truncated: its list of pages leaves the file; copy or export it again")
+    try:
+        tif = tifffile.TiffFile(path)
+    except (tifffile.TiffFileError, OSError, ValueError, struct.error) as error:
+        raise InputError(f"{path.name} is not a readable TIFF file ({_first_line(error)}); export it again") from None
+    try:
+        series, n_frames = _one_series(tif, path.name)
+        pixel_size_um, frame_time_s = _calibration(tif)
+        page = series.keyframe
+        grey = page.samplesperpixel == 1 and page.photometric != _PALETTE
+        if grey and series.dataoffset is not None and page.is_memmappable:
+            array = _map(path, tif, series, (n_frames, *page.shape[-2:]))
+            return ArrayMovie(array, name=path.name, pixel_size_um=pixel_size_um, frame_time_s=frame_time_s)
+        movie = TiffMovie(tif, series, n_frames, path.name, luminance, pixel_size_um, frame_time_s)
+    except BaseException:
+        tif.close()
+        raise
+    if not grey:
+        movie._pixels(0)
+    return movie
+
+
+class TiffMovie(Movie):
+    """Pages of a TIFF file, decoded one at a time under a lock."""
+
+    def __init__(
+        self,
+        tif: Any,
+        series: Any,
+        n_frames: int,
+        name: str,
+        luminance: bool,
+        pixel_size_um: float | None,
+        frame_time_s: float | None,
+    ) -> None:
+        page = series.keyframe
+        super().__init__(
+            name=name,
+            shape=(page.imagelength, page.imagewidth),
+            dtype=np.dtype(np.uint8) if _is_palette8(page) else page.dtype,
+            n_frames=n_frames,
+            pixel_size_um=pixel_size_um,
+            frame_time_s=frame_time_s,
+        )
+        self._series, self._luminance = series, luminance
+        self._one_page_per_frame = len(series.pages) == n_frames
+        self._whole: np.ndarray | None = None
+        self._lock = threading.Lock()
+        weakref.finalize(self, tif.close)
+
+    def _read(self, t: int) -> np.ndarray:
+        with self._lock:
+            try:
+                pixels = self._page(t)
+            except Exception as error:  # tifffile and its codecs raise many kinds
+                if "imagecodecs" in str(error):
+                    raise MissingDependencyError(
+                        f"{self.name} is compressed in a way that needs imagecodecs: pip install imagecodecs"
+                    ) from None
+                raise InputError(
+                    f"frame {t} of {self.name} cannot be read ({_first_line(error)}); the file is truncated or damaged"
+                ) from None
+        if pixels.ndim == 2:
+            return pixels
+        if pixels.shape[2] == 2:  # grey and alpha
+            return pixels[..., 0]
+        return to_grey(pixels, t, self.name, luminance=self._luminance)
+
+    def _page(self, t: int) -> np.ndarray:
+        page = self._series.keyframe
+        if self._one_page_per_frame:
+            pixels = self._series.pages[t].asarray()
+        else:
+            if self._whole is None:
+                self._whole = self._series.asarray().reshape(len(self), *page.shape[-2:])
+            pixels = self._whole[t]
+        if page.photometric == _PALETTE:
+            colours = np.moveaxis(page.colormap, 0, -1)
+            return (colours >> 8).astype(np.uint8)[pixels] if _is_palette8(page) else colours[pixels]
+        if pixels.ndim == 3 and page.planarconfig == 2:
+            return np.moveaxis(pixels, 0, -1)
+        return pixels
+
+
+def _is_palette8(page: Any) -> bool:
+    return page.photometric == _PALETTE and page.bitspersample <= 8
+
+
+def _one_series(tif: Any, name: str) -> tuple[Any, int]:
+    if not tif.series:
+        raise InputError(f"{name} has no pages; give a stack with at least one image")
+    series, first = tif.series[0], tif.pages.first
+    if len(tif.series) > 1:
+        for number, page in enumerate(tif.pages):
+            if (page.shape, page.dtype) != (first.shape, first.dtype):
+                raise InputError(
+                    f"frame {number} of {name} is {size_text(page.shape)} {page.dtype}, the first "
+                    f"{size_text(first.shape)} {first.dtype}; give frames of one size and type"
+                )
+        raise InputError(f"{name} holds {len(tif.series)} image series; export the one you mean as a stack")
+    page = series.keyframe
+    if page.photometric == _CMYK or page.samplesperpixel > 4:
+        raise InputError(f"{name} has {page.samplesperpixel} channels a pixel; export it in grey")
+    sizes = {axis: size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "YXS" and size > 1}
+    if len(sizes) > 1 or "C" in sizes:
+        held = ", ".join(f"{axis} = {size}" for axis, size in sizes.items())
+        raise InputError(f"{name} has the axes {held}; export one channel and one plane as a stack in time")
+    if page.imagedepth > 1:
+        raise InputError(f"{name} holds volumes {page.imagedepth} slices deep; export a stack of images")
+    if None in list(series.pages):
+        raise InputError(f"{name} lacks the page of frame {list(series.pages).index(None)}; export it again")
+    return series, math.prod(sizes.values())
+
+
+def _map(path: Path, tif: Any, series: Any, shape: tuple[int, ...]) -> np.ndarray:
+    dtype = np.dtype(tif.byteorder + series.dtype.char)
+    needed = series.dataoffset + math.prod(shape) * dtype.itemsize
+    held = path.stat().st_size
+    if needed > held:
+        raise InputError(f"{path.name} is truncated: {held} bytes of {needed}; copy or export it again")
+    offset = series.dataoffset
+    tif.close()
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+
+
+def _page_chain_is_whole(path: Path) -> bool:
+    """Whether every image directory lies in the file; tifffile drops the pages of a broken chain and goes on."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        order = {b"II": "<", b"MM": ">"}.get(file.read(2))
+        version = struct.unpack(f"{order}H", file.read(2))[0] if order and size >= 16 else 0
+        if version not in (42, 43):
+            return True
+        count_format, entry, offset_format = ("H", 12, "I") if version == 42 else ("Q", 20, "Q")
+        count_format, offset_format = order + count_format, order + offset_format  # type: ignore[operator]
+        file.seek(4 if version == 42 else 8)
+        (offset,) = struct.unpack(offset_format, file.read(struct.calcsize(offset_format)))
+        seen: set[int] = set()
+        while offset and offset not in seen:
+            seen.add(offset)
+            if offset + struct.calcsize(count_format) > size:
+                return False
+            file.seek(offset)
+            (count,) = struct.unpack(count_format, file.read(struct.calcsize(count_format)))
+            link = offset + struct.calcsize(count_format) + entry * count
+            if link + struct.calcsize(offset_format) > size:
+                return False
+            file.seek(link)
+            (offset,) = struct.unpack(offset_format, file.read(struct.calcsize(offset_format)))
+    return True
+
+
+def _calibration(tif: Any) -> tuple[float | None, float | None]:
+    """(pixel_size_um, frame_time_s), None where the file does not say, or where pixels are not square."""
+    tags = tif.pages.first.tags
+    if tif.is_ome:
+        return _from_ome(tif.ome_metadata)
+    if tif.is_imagej:
+        return _from_imagej(tif.imagej_metadata, tags)
+    if 65003 in tags and 65009 in tags:
+        return _from_digitalmicrograph(tags)
+    unit = _RESOLUTION_UM.get(int(tags["ResolutionUnit"].value)) if "ResolutionUnit" in tags else None
+    size = _from_resolution(tags, unit)
+    return (size if size is not None and size < _PRINT_UM else None), None
+
+
+def _from_imagej(metadata: dict[str, Any], tags: Any) -> tuple[float | None, float | None]:
+    unit = str(metadata.get("unit", "")).replace("\\u00B5", "µ").strip()
+    interval = _scaled(metadata.get("finterval"), str(metadata.get("tunit", "s")), _SECONDS)
+    return _from_resolution(tags, _UM.get(unit.lower())), interval
+
+
+def _from_ome(xml: str) -> tuple[float | None, float | None]:
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
+    found = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', pixels[0])) if pixels else {}
+    x = _scaled(found.get("PhysicalSizeX"), found.get("PhysicalSizeXUnit", "µm"), _UM)
+    y = _scaled(found.get("PhysicalSizeY"), found.get("PhysicalSizeYUnit", "µm"), _UM)
+    interval = _scaled(found.get("TimeIncrement"), found.get("TimeIncrementUnit", "s"), _SECONDS)
+    return _square(x, x if y is None else y), interval
+
+
+def _from_digitalmicrograph(tags: Any) -> tuple[float | None, float | None]:
+    # 65003-65005 are the units and 65009-65011 the scales of x, y and the third axis.
+    value = {code: tags[code].value for code in range(65003, 65012) if code in tags}
+    x = _scaled(value.get(65009), str(value.get(65003)), _UM)
+    y = _scaled(value.get(65010), str(value.get(65004)), _UM)
+    return _square(x, y), _scaled(value.get(65011), str(value.get(65005)), _SECONDS)
+
+
+def _from_resolution(tags: Any, unit_um: float | None) -> float | None:
+    if unit_um is None or "XResolution" not in tags or "YResolution" not in tags:
+        return None
+    x, y = (tags[name].value for name in ("XResolution", "YResolution"))
+    if 0 in (*x, *y):
+        return None
+    return _square(unit_um * x[1] / x[0], unit_um * y[1] / y[0])
+
+
+def _square(x: float | None, y: float | None) -> float | None:
+    return x if x is not None and y is not None and math.isclose(x, y, rel_tol=1e-3) else None
+
+
+def _scaled(value: Any, unit: str, units: dict[str, float]) -> float | None:
+    try:
+        number = float(value) * units[unit.strip("\0 ").lower()]
+    except (TypeError, ValueError, KeyError):
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def _first_line(error: Exception) -> str:
+    text = re.sub(r"<tifffile\.\S+ [^>]*>\s*", "", str(error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__
