@@ -91,6 +91,22 @@ class Samples:
             self.basis,
         )
 
+    def rows(self, start: int, stop: int) -> Samples:
+        """The fits start..stop-1, as views."""
+
+        def cut(array: Array) -> Array:
+            return array if array.shape[0] == 1 else array[start:stop, ...]
+
+        return Samples(
+            self.z[start:stop, ...],
+            cut(self.features),
+            cut(self.valid),
+            self.centre[start:stop],
+            self.scale[start:stop],
+            self.n[start:stop],
+            self.basis,
+        )
+
     def subset(self, n_blocks: int) -> Samples:
         """An even subset: every block of a stride that leaves about `n_blocks`; the blocks interleave the samples."""
         stride = max(1, self.z.shape[1] // n_blocks)

@@ -6,7 +6,6 @@ serves all, and a fit that has converged leaves the batch.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from ..backend import Array, Backend
 from ..config import MixtureConfig
 from ..results import FitStatus, MixtureFit
 from .design import Samples, TrendBasis, make_samples, unblock
-from .moments import Moments, Theta, e_step, moments
+from .moments import NO_COMPONENT, Layout, e_step, moments
 from .starts import start_thetas
 from .steps import extrapolate, m_step
 
@@ -106,42 +105,38 @@ def responsibilities(samples: Samples, fit: MixtureFit, *, backend: Backend) -> 
     centre, scale = backend.to_host(samples.centre), backend.to_host(samples.scale)
     dead = ~(fit.weights > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_weights = np.where(dead, -1e30, np.log(fit.weights))
+        log_weights = np.where(dead, NO_COMPONENT, np.log(fit.weights))
         log_sigmas = np.where(dead, 0.0, np.log(fit.sigmas / scale[:, None]))
     means = np.where(dead, 0.0, (fit.means - centre[:, None]) / scale[:, None])
     coef = np.nan_to_num(fit.coef / scale[:, None])
-    theta = Theta(*(backend.asarray(part) for part in (log_weights, means, log_sigmas, coef)))
-    _, _, resp = e_step(samples, theta, backend=backend)
+    theta = backend.asarray(np.concatenate([log_weights, means, log_sigmas, coef], axis=1))
+    _, _, resp = e_step(samples, theta, Layout(fit.n_components, len(fit.terms)), backend=backend)
     return backend.xp.permute_dims(resp, (0, 2, 1, 3))
 
 
 def _best_start(
     samples: Samples, config: MixtureConfig, streams: np.ndarray | None, floor: Array, backend: Backend
-) -> Theta:
+) -> Array:
     """Run every start a few passes on an even subset and keep, per fit, the one of best log-likelihood."""
     xp = backend.xp
+    layout = Layout(config.n_components, config.n_terms)
     subset = samples.subset(_START_BLOCKS)
     starts = start_thetas(subset, config, streams, backend=backend)
-    best, best_value = starts[0], None
-    for theta in starts if len(starts) > 1 else ():
-        theta = _cycles(subset, theta, config, floor, backend)
-        value, _, _ = e_step(subset, theta, backend=backend)
-        value = xp.where(xp.isfinite(value), value, xp.full_like(value, -1e300))
-        if best_value is None:
+    if len(starts) == 1:
+        return starts[0]
+    best, best_value = None, None
+    for theta in starts:
+        for _ in range(config.n_start_iter):
+            sums = moments(subset, theta, layout, backend=backend)
+            # The likelihood lags one step behind: good enough to compare starts, and a pass is saved.
+            value = xp.where(xp.isfinite(sums.log_likelihood), sums.log_likelihood, -1e300)
+            theta = m_step(sums, theta, samples.basis, layout=layout, schedule="fast", floor=floor, backend=backend)
+        if best is None:
             best, best_value = theta, value
             continue
-        better = (value > best_value)[:, None]
-        best = best.map(lambda old, new, better=better: xp.where(better, new, old), theta)
+        best = xp.where((value > best_value)[:, None], theta, best)
         best_value = xp.maximum(value, best_value)
     return best
-
-
-def _cycles(samples: Samples, theta: Theta, config: MixtureConfig, floor: Array, backend: Backend) -> Theta:
-    """A fixed number of plain passes, ended by one extrapolation if it pays."""
-    for _ in range(config.n_start_iter - 1):
-        sums = moments(samples, theta, backend=backend)
-        theta = m_step(sums, theta, samples.basis, schedule="fast", floor=floor, backend=backend)
-    return theta
 
 
 class _Driver:
@@ -157,6 +152,8 @@ class _Driver:
     ) -> None:
         self.samples, self.config, self.floor, self.backend, self.trace = samples, config, floor, backend, trace
         rows, k = samples.z.shape[0], config.n_components
+        self.layout = Layout(k, config.n_terms)
+        self.offset = samples.n * backend.xp.log(samples.scale)
         self.index = np.arange(rows)
         self.done = few
         self.out = MixtureFit(
@@ -171,149 +168,144 @@ class _Driver:
             terms=config.terms,
         )
 
-    def run(self, theta: Theta) -> MixtureFit:
+    def run(self, theta: Array) -> MixtureFit:
         xp, backend = self.backend.xp, self.backend
         rows = self.index.size
-        state: dict[str, Any] = {
+        never = xp.full((rows,), -1e300, dtype=xp.float64, device=backend.device)
+        self.state: dict[str, Array] = {
             "theta": theta,
             "first": theta,
-            "second": theta,
             "fallback": theta,
+            "second": theta,
             "phase": backend.zeros((rows,), xp.int64),
             "limit": backend.zeros((rows,), xp.float64) + 4.0,
             "length": backend.zeros((rows,), xp.float64),
-            "first_value": backend.zeros((rows,), xp.float64) - 1e300,
-            "second_value": backend.zeros((rows,), xp.float64) - 1e300,
+            "first_value": never,
+            "second_value": never,
         }
         for n_iter in range(1, self.config.max_iter + 1):
-            state = self._compact(state)
+            self._compact()
             if self.index.size == 0:
                 return self.out
-            self._pass(state, n_iter)
-        self._finish(state["theta"], state["value"], ~self.done, self.config.max_iter, FitStatus.MAX_ITER)
+            theta, value = self.state["theta"], self._pass(n_iter)
+        self._finish(theta, value, ~self.done, self.config.max_iter, FitStatus.MAX_ITER)
         return self.out
 
-    def _pass(self, state: dict[str, Any], n_iter: int) -> None:
-        """One pass over the samples and each fit's next place in its cycle."""
-        xp, backend = self.backend.xp, self.backend
-        theta = state["theta"]
-        sums = moments(self.samples, theta, backend=backend)
-        state["value"] = value = sums.log_likelihood
+    def _pass(self, n_iter: int) -> Array:
+        """One pass over the samples, then each fit's next place in its cycle; returns the log-likelihoods."""
+        theta = self.state["theta"]
+        sums = moments(self.samples, theta, self.layout, backend=self.backend)
+        value = sums.log_likelihood
         self._record(value)
-        broken = ~xp.isfinite(value) & ~self.done
+        broken = ~self.backend.xp.isfinite(value)
         self._finish(theta, value, broken, n_iter, FitStatus.DEGENERATE)
-        follow = self._step(sums, theta)
-        if self.config.schedule == "reference":
-            converged = self._gain_is_small(value, state["first_value"])
-            state["first_value"] = value
-            self._finish(theta, value, converged, n_iter, FitStatus.CONVERGED)
-            state["theta"] = follow
-            return
-        self._advance(state, follow, n_iter)
-
-    def _advance(self, state: dict[str, Any], follow: Theta, n_iter: int) -> None:
-        xp, value, phase = self.backend.xp, state["value"], state["phase"]
-        theta = state["theta"]
-        fell = (phase == 2) & ~(value >= state["second_value"])
-        begins = ((phase == 0) | (phase == 2)) & ~fell
-        converged = begins & self._gain_is_small(value, state["first_value"])
-        self._finish(theta, value, converged, n_iter, FitStatus.CONVERGED)
-
-        at_limit = state["length"] >= state["limit"]
-        grown = xp.where(begins & (phase == 2) & at_limit, 4.0 * state["limit"], state["limit"])
-        state["limit"] = xp.where(fell, xp.clip(0.5 * state["limit"], 1.0, 1e6), grown)
-
-        second = phase == 1
-        jump, length = extrapolate(state["first"], theta, follow, state["limit"], backend=self.backend)
-        state["length"] = xp.where(second, length, state["length"])
-        state["fallback"] = _choose(xp, second, follow, state["fallback"])
-        state["second_value"] = xp.where(second, value, state["second_value"])
-        state["first"] = _choose(xp, begins, theta, state["first"])
-        state["first_value"] = xp.where(begins, value, state["first_value"])
-        after = _choose(xp, second, jump, follow)
-        state["theta"] = _choose(xp, fell, state["fallback"], after)
-        zero = xp.zeros_like(phase)
-        state["phase"] = xp.where(fell, zero, xp.where(second, zero + 2, zero + 1))
-
-    def _step(self, sums: Moments, theta: Theta) -> Theta:
-        return m_step(
+        follow = m_step(
             sums,
             theta,
             self.samples.basis,
+            layout=self.layout,
             schedule=self.config.schedule,
             floor=self.floor,
             backend=self.backend,
         )
+        if self.config.schedule == "fast":
+            self._advance(theta, value, follow, n_iter)
+            return value
+        converged = self._gain_is_small(value, self.state["first_value"])
+        self._finish(theta, value, converged, n_iter, FitStatus.CONVERGED)
+        self.state.update(first_value=value, theta=follow)
+        return value
+
+    def _advance(self, theta: Array, value: Array, follow: Array, n_iter: int) -> None:
+        """Where each fit goes from `theta`, whose log-likelihood is `value` and whose M-step gives `follow`."""
+        xp, state = self.backend.xp, self.state
+        phase = state["phase"]
+        second, jumped = phase == 1, phase == 2
+        fell = jumped & ~(value >= state["second_value"])
+        begins = ~second & ~fell
+        self._finish(
+            theta, value, begins & self._gain_is_small(value, state["first_value"]), n_iter, FitStatus.CONVERGED
+        )
+
+        limit = xp.where(begins & jumped & (state["length"] >= state["limit"]), 4.0 * state["limit"], state["limit"])
+        limit = xp.where(fell, xp.clip(0.5 * limit, 1.0, 1e6), limit)
+        jump, length = extrapolate(state["first"], theta, follow, limit, layout=self.layout, backend=self.backend)
+        after = xp.where(second[:, None], jump, follow)
+        zero = xp.zeros_like(phase)
+        state.update(
+            theta=xp.where(fell[:, None], state["fallback"], after),
+            fallback=xp.where(second[:, None], follow, state["fallback"]),
+            first=xp.where(begins[:, None], theta, state["first"]),
+            first_value=xp.where(begins, value, state["first_value"]),
+            second_value=xp.where(second, value, state["second_value"]),
+            limit=limit,
+            length=xp.where(second, length, state["length"]),
+            phase=xp.where(fell, zero, xp.where(second, zero + 2, zero + 1)),
+        )
 
     def _gain_is_small(self, value: Array, before: Array) -> Array:
         # Relative to the log-likelihood of the grey levels, which is n log(scale) below the standardised one.
-        xp = self.backend.xp
-        size = xp.abs(value - self.samples.n * xp.log(self.samples.scale))
-        return value - before <= self.config.tol * size
+        return value - before <= self.config.tol * self.backend.xp.abs(value - self.offset)
 
     def _record(self, value: Array) -> None:
         if self.trace is not None:
             active = ~self.backend.to_host(self.done)
             self.trace.append((self.index[active], self.backend.to_host(value)[active]))
 
-    def _compact(self, state: dict[str, Any]) -> dict[str, Any]:
+    def _compact(self) -> None:
         """Take finished fits out of the arrays once enough have finished."""
         xp, backend = self.backend.xp, self.backend
         active = np.flatnonzero(~backend.to_host(self.done))
-        if active.size > _COMPACT * self.index.size and active.size:
-            return state
+        if active.size > _COMPACT * self.index.size:
+            return
         self.index = self.index[active]
         if active.size == 0:
-            return state
+            return
         rows = backend.asarray(active.astype(np.int64))
-
-        def take(value: Any) -> Any:
-            return value.map(lambda a: xp.take(a, rows, axis=0)) if isinstance(value, Theta) else xp.take(value, rows)
-
         self.samples = self.samples.take(rows, backend=backend)
-        self.floor = xp.take(self.floor, rows)
-        self.done = xp.take(self.done, rows)
-        return {name: take(value) for name, value in state.items()}
+        self.floor, self.done, self.offset = (xp.take(a, rows) for a in (self.floor, self.done, self.offset))
+        self.state = {name: xp.take(value, rows, axis=0) for name, value in self.state.items()}
 
-    def _finish(self, theta: Theta, value: Array, which: Array, n_iter: int, status: FitStatus) -> None:
-        """Write the fits of mask `which` (still active) to the result, sorted by mean, in grey levels."""
+    def _finish(self, theta: Array, value: Array, which: Array, n_iter: int, status: FitStatus) -> None:
+        """Write the fits of mask `which` that are still active to the result."""
         backend = self.backend
         mask = backend.to_host(which & ~self.done)
         if not mask.any():
             return
         self.done = self.done | which
         rows = self.index[mask]
-        self.out.n_iter[rows] = n_iter
+        z = backend.to_host(self.samples.z)[mask].reshape(len(rows), -1)
+        final = np.where(np.ptp(z, axis=1) == 0, FitStatus.DEGENERATE, status)
+        log_likelihood = backend.to_host(value - self.offset)[mask]
         scale, centre = (backend.to_host(a)[mask, None] for a in (self.samples.scale, self.samples.centre))
-        log_w, means, log_s, coef = (
-            backend.to_host(a)[mask] for a in (theta.log_weights, theta.means, theta.log_sigmas, theta.coef)
-        )
-        dead = log_w < -1e29
-        flat = backend.to_host(self.samples.z)[mask].reshape(len(rows), -1)
-        constant = np.ptp(flat, axis=1) == 0
-        bad = constant | dead.all(axis=1) | (status == FitStatus.DEGENERATE)
-        final = np.where(bad, FitStatus.DEGENERATE, np.where(dead.any(axis=1), max(status, FitStatus.DROPPED), status))
-        if status == FitStatus.MAX_ITER:
-            final = np.where(bad, FitStatus.DEGENERATE, FitStatus.MAX_ITER)
-        self.out.status[rows] = final
-        grey = np.where(dead, np.nan, means * scale + centre)
-        order = np.argsort(grey, axis=1, kind="stable")
-        hide = bad[:, None]
-        for target, part in (
-            (self.out.weights, np.where(dead, 0.0, np.exp(log_w))),
-            (self.out.means, grey),
-            (self.out.sigmas, np.where(dead, np.nan, np.exp(log_s) * scale)),
-        ):
-            ordered = np.take_along_axis(part, order, axis=1)
-            target[rows] = np.where(hide, 0.0 if target is self.out.weights else np.nan, ordered)
-        self.out.coef[rows] = np.where(hide, np.nan, coef * scale)
-        n = backend.to_host(self.samples.n)[mask]
-        log_likelihood = backend.to_host(value)[mask] - n * np.log(scale[:, 0])
-        self.out.log_likelihood[rows] = np.where(bad, np.nan, log_likelihood)
+        parts = [backend.to_host(part)[mask] for part in self.layout.split(theta)]
+        self.out.n_iter[rows] = n_iter
+        _write_fits(self.out, rows, parts, log_likelihood, final, scale, centre)
 
 
-def _choose(xp: Any, mask: Array, yes: Theta, no: Theta) -> Theta:
-    return yes.map(lambda a, b: xp.where(mask[:, None], a, b), no)
+def _write_fits(
+    out: MixtureFit,
+    rows: np.ndarray,
+    parts: list[np.ndarray],
+    log_likelihood: np.ndarray,
+    status: np.ndarray,
+    scale: np.ndarray,
+    centre: np.ndarray,
+) -> None:
+    """Store finished fits in grey levels, components in ascending mean, dropped ones last; unusable ones as NaN."""
+    log_weights, means, log_sigmas, coef = parts
+    dropped = log_weights < 0.5 * NO_COMPONENT
+    status = np.where(dropped.all(axis=1), FitStatus.DEGENERATE, status)
+    status = np.where(dropped.any(axis=1) & (status == FitStatus.CONVERGED), FitStatus.DROPPED, status)
+    bad = (status == FitStatus.DEGENERATE)[:, None]
+    means = np.where(dropped | bad, np.nan, means * scale + centre)
+    order = np.argsort(means, axis=1, kind="stable")
+    out.weights[rows] = np.take_along_axis(np.where(dropped | bad, 0.0, np.exp(log_weights)), order, axis=1)
+    out.means[rows] = np.take_along_axis(means, order, axis=1)
+    out.sigmas[rows] = np.take_along_axis(np.where(dropped | bad, np.nan, np.exp(log_sigmas) * scale), order, axis=1)
+    out.coef[rows] = np.where(bad, np.nan, coef * scale)
+    out.log_likelihood[rows] = np.where(bad[:, 0], np.nan, log_likelihood)
+    out.status[rows] = status
 
 
-__all__ = ["fit_mixture", "fit_samples", "posterior", "replace", "responsibilities"]
+__all__ = ["fit_mixture", "fit_samples", "posterior", "responsibilities"]

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ..backend import Array, Backend
 from .design import Samples
 
-_NO_COMPONENT = -1e30  # log-density of a dropped component: finite, so that no difference of infinities arises
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+GROUP_SAMPLES = 32768
+"""Samples visited at a time: K working-precision arrays of this size stay in a core's second-level cache."""
+NO_COMPONENT = -1e30  # log-density of a dropped component: finite, so that no difference of infinities arises
 
 
-@dataclass
-class Theta:
-    """Parameters on the standardised scale, float64. log_weights, means, log_sigmas : (R, K); coef : (R, q).
+@dataclass(frozen=True)
+class Layout:
+    """Where the parameters of one fit stand in its row of an (R, 3K + q) float64 array, on the standardised scale.
 
-    A dropped component has log weight -1e30.
+    Columns: log weights, means, log sigmas (K each), trend coefficients (q). A dropped component has log weight
+    -1e30. One array, so that acceleration and bookkeeping are single operations.
     """
 
-    log_weights: Array
-    means: Array
-    log_sigmas: Array
-    coef: Array
+    n_components: int
+    n_terms: int
 
-    def map(self, function, *others: Theta) -> Theta:  # type: ignore[no-untyped-def]
-        """Apply `function` field by field."""
-        names = ("log_weights", "means", "log_sigmas", "coef")
-        return Theta(*(function(*(getattr(theta, name) for theta in (self, *others))) for name in names))
+    def split(self, theta: Array) -> tuple[Array, Array, Array, Array]:
+        """log_weights (R, K), means (R, K), log_sigmas (R, K), coef (R, q)."""
+        k = self.n_components
+        return theta[:, :k], theta[:, k : 2 * k], theta[:, 2 * k : 3 * k], theta[:, 3 * k :]
 
 
 @dataclass
@@ -44,26 +46,26 @@ class Moments:
     square: Array
 
 
-def e_step(samples: Samples, theta: Theta, *, backend: Backend) -> tuple[Array, Array, Array]:
+def e_step(samples: Samples, theta: Array, layout: Layout, *, backend: Backend) -> tuple[Array, Array, Array]:
     """Log-likelihood (R,) float64, deviations and responsibilities (R, blocks, K, n) by log-sum-exp.
 
     Responsibilities of padding are 0.
     """
     xp = backend.xp
+    log_weights, means, log_sigmas, coef = layout.split(theta)
 
     def per_component(values: Array) -> Array:
         return xp.astype(values, backend.dtype)[:, None, :, None]
 
     residual = samples.z
-    q = samples.basis.n_terms
+    q = layout.n_terms
     if q:
-        trend = xp.matmul(xp.astype(theta.coef, backend.dtype)[:, None, None, :], samples.features[:, :, 1 : q + 1, :])
+        trend = xp.matmul(xp.astype(coef, backend.dtype)[:, None, None, :], samples.features[:, :, 1 : q + 1, :])
         residual = residual - trend[:, :, 0, :]
-    deviation = residual[:, :, None, :] - per_component(theta.means)
+    deviation = residual[:, :, None, :] - per_component(means)
     density = deviation * deviation
-    density *= per_component(-0.5 * xp.exp(-2.0 * theta.log_sigmas))
-    log_scale = theta.log_weights - theta.log_sigmas - 0.5 * math.log(2 * math.pi)
-    density += per_component(xp.clip(log_scale, _NO_COMPONENT, -_NO_COMPONENT))
+    density *= per_component(-0.5 * xp.exp(-2.0 * log_sigmas))
+    density += per_component(xp.maximum(log_weights - log_sigmas - _HALF_LOG_2PI, _least(log_weights)))
     top = xp.max(density, axis=2)
     density -= top[:, :, None, :]
     density = xp.exp(density)
@@ -76,10 +78,28 @@ def e_step(samples: Samples, theta: Theta, *, backend: Backend) -> tuple[Array, 
     return log_likelihood, deviation, density
 
 
-def moments(samples: Samples, theta: Theta, *, backend: Backend) -> Moments:
-    """All sums of one pass; products in the working precision within a block, blocks added in float64."""
+def _least(like: Array) -> Array:
+    return like * 0.0 + NO_COMPONENT
+
+
+def moments(samples: Samples, theta: Array, layout: Layout, *, backend: Backend) -> Moments:
+    """All sums of one pass; products in the working precision within a block, blocks added in float64.
+
+    The fits are visited in groups whose arrays fit the cache of a core; the sums do not depend on the grouping.
+    """
+    rows, n_blocks, n = samples.z.shape
+    group = max(1, GROUP_SAMPLES // (n_blocks * n))
+    if rows <= group:
+        return _moments(samples, theta, layout, backend)
+    parts = [
+        _moments(samples.rows(i, i + group), theta[i : i + group, :], layout, backend) for i in range(0, rows, group)
+    ]
+    return Moments(*(backend.xp.concat([getattr(p, f.name) for p in parts], axis=0) for f in fields(Moments)))
+
+
+def _moments(samples: Samples, theta: Array, layout: Layout, backend: Backend) -> Moments:
     xp = backend.xp
-    log_likelihood, deviation, resp = e_step(samples, theta, backend=backend)
+    log_likelihood, deviation, resp = e_step(samples, theta, layout, backend=backend)
     features = xp.matrix_transpose(samples.features)
 
     def add_blocks(array: Array) -> Array:
@@ -89,6 +109,6 @@ def moments(samples: Samples, theta: Theta, *, backend: Backend) -> Moments:
     return Moments(
         log_likelihood,
         add_blocks(xp.matmul(resp, features)),
-        add_blocks(xp.matmul(weighted, features[..., : samples.basis.n_terms + 1])),
+        add_blocks(xp.matmul(weighted, features[..., : layout.n_terms + 1])),
         add_blocks(xp.vecdot(weighted, deviation)),
     )

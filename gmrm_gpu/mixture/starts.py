@@ -1,6 +1,8 @@
-"""Starting values (METHOD.md 4). A start that puts no component on a rare phase never finds it, so there are several."""
+"""Starting values (METHOD.md 4): several, since one that puts no component on a rare phase never finds it."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -8,13 +10,12 @@ from ..backend import Array, Backend
 from ..config import MixtureConfig
 from ..philox import uniform
 from .design import Samples
-from .moments import Theta
 
 
 def start_thetas(
     samples: Samples, config: MixtureConfig, streams: np.ndarray | None, *, backend: Backend
-) -> list[Theta]:
-    """One `Theta` (R fits) per start named in `config.starts`.
+) -> list[Array]:
+    """Parameters (R, 3K + q) per start named in `config.starts`.
 
     streams : (R, K) uint32 random words for ``"kmeans++"``; None: the same fixed words for every fit.
     """
@@ -77,15 +78,13 @@ def _kmeans(values: Array, count: Array, random: np.ndarray, k: int, backend: Ba
     return xp.sort(xp.concat(centres, axis=1), axis=1)
 
 
-def _theta(means: Array, config: MixtureConfig, backend: Backend) -> Theta:
+def _theta(means: Array, config: MixtureConfig, backend: Backend) -> Array:
     xp = backend.xp
     means = xp.where(xp.isfinite(means), means, xp.zeros_like(means))
     rows, k = means.shape
     spacing = (xp.max(means, axis=1) - xp.min(means, axis=1)) / (2 * max(k - 1, 1))
     sigma = xp.clip(spacing, 0.1, 1.0) if k > 1 else xp.ones_like(spacing)
-    return Theta(
-        xp.full((rows, k), -np.log(k), dtype=xp.float64, device=backend.device),
-        means,
-        xp.broadcast_to(xp.log(sigma)[:, None], (rows, k)) * 1.0,
-        xp.zeros((rows, config.n_terms), dtype=xp.float64, device=backend.device),
-    )
+    log_weights = xp.full((rows, k), -math.log(k), dtype=xp.float64, device=backend.device)
+    log_sigmas = xp.broadcast_to(xp.log(sigma)[:, None], (rows, k))
+    coef = xp.zeros((rows, config.n_terms), dtype=xp.float64, device=backend.device)
+    return xp.concat([log_weights, means, log_sigmas, coef], axis=1)

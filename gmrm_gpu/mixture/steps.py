@@ -7,68 +7,75 @@ step and the log-likelihood cannot fall.
 
 from __future__ import annotations
 
-import math
-
 from ..backend import Array, Backend
 from .design import TrendBasis
-from .moments import Moments, Theta
+from .moments import NO_COMPONENT, Layout, Moments
 
 MIN_COUNT = 2.0
 """A component that holds fewer samples than this is dropped."""
 
-_DROPPED = -1e30
-
 
 def m_step(
-    moments: Moments, theta: Theta, basis: TrendBasis, *, schedule: str, floor: Array, backend: Backend
-) -> Theta:
-    """Next parameters. floor : (R,) smallest sigma, standardised."""
+    moments: Moments, theta: Array, basis: TrendBasis, *, layout: Layout, schedule: str, floor: Array, backend: Backend
+) -> Array:
+    """Next parameters (R, 3K + q). floor : (R,) smallest sigma, standardised."""
     xp = backend.xp
+    log_weights, means, log_sigmas, coef = layout.split(theta)
     count = moments.resp[:, :, 0]
-    alive = (count >= MIN_COUNT) & (theta.log_weights > 0.5 * _DROPPED)
-    safe = xp.where(alive, count, xp.ones_like(count))
+    alive = (count >= MIN_COUNT) & (log_weights > 0.5 * NO_COMPONENT)
+    all_alive = bool(xp.all(alive))
+    safe = count if all_alive else xp.where(alive, count, xp.ones_like(count))
     shift = moments.dev[:, :, 0] / safe
-    step = xp.zeros_like(theta.coef)
+    step = coef * 0.0
     if basis.n_terms:
-        step = _trend_step(moments, theta, basis, alive, safe, joint=schedule == "fast", backend=backend)
+        precision = xp.where(alive, xp.exp(-2.0 * log_sigmas), xp.zeros_like(safe))
+        step = _trend_step(moments, precision, shift, safe, basis, joint=schedule == "fast", backend=backend)
         if schedule == "fast":
-            shift = shift - xp.sum(moments.resp[:, :, 1 : basis.n_terms + 1] * step[:, None, :], axis=2) / safe
-    shift = xp.where(alive, shift, xp.zeros_like(shift))
-    variance = _new_square(moments, shift, step, basis, backend) / safe
-    least = floor[:, None] ** 2
-    variance = xp.where(variance > least, variance, xp.broadcast_to(least, variance.shape))
-    total = xp.sum(xp.where(alive, count, xp.zeros_like(count)), axis=1)
-    weights = safe / xp.where(total > 0, total, xp.ones_like(total))[:, None]
-    return Theta(
-        xp.where(alive, xp.log(weights), xp.full_like(weights, _DROPPED)),
-        theta.means + shift,
-        xp.where(alive, 0.5 * xp.log(variance), theta.log_sigmas),
-        theta.coef + step,
+            first = moments.resp[:, :, 1 : basis.n_terms + 1]
+            shift = shift - xp.matmul(first, step[:, :, None])[:, :, 0] / safe
+    if not all_alive:
+        shift = xp.where(alive, shift, xp.zeros_like(shift))
+    variance = xp.maximum(_new_square(moments, shift, step, basis, backend) / safe, floor[:, None] ** 2)
+    held = xp.where(alive, count, xp.zeros_like(count))
+    total = xp.maximum(xp.sum(held, axis=1), xp.ones_like(floor))[:, None]
+    return xp.concat(
+        [
+            xp.where(alive, xp.log(safe / total), xp.full_like(safe, NO_COMPONENT)),
+            means + shift,
+            xp.where(alive, 0.5 * xp.log(variance), log_sigmas),
+            coef + step,
+        ],
+        axis=1,
     )
 
 
 def _trend_step(
-    moments: Moments, theta: Theta, basis: TrendBasis, alive: Array, safe: Array, *, joint: bool, backend: Backend
+    moments: Moments,
+    precision: Array,
+    shift: Array,
+    safe: Array,
+    basis: TrendBasis,
+    *,
+    joint: bool,
+    backend: Backend,
 ) -> Array:
     """Change of the trend coefficients, (R, q): weighted least squares given the means, or jointly with them."""
     xp = backend.xp
     q = basis.n_terms
-    precision = xp.where(alive, xp.exp(-2.0 * theta.log_sigmas), xp.zeros_like(safe))
-    first = moments.resp[:, :, 1 : q + 1]
     pair = backend.asarray(basis.pair.reshape(-1), dtype=xp.int64)
-    second = xp.sum(precision[:, :, None] * moments.resp, axis=1)
+    row = precision[:, None, :]
+    first = moments.resp[:, :, 1 : q + 1]
+    second = xp.matmul(row, moments.resp)[:, 0, :]
     normal = xp.reshape(xp.take(second, pair, axis=1), (-1, q, q))
-    right = xp.sum(precision[:, :, None] * moments.dev[:, :, 1:], axis=1)
-    right = right - xp.sum((precision * moments.dev[:, :, 0] / safe)[:, :, None] * first, axis=1)
+    right = xp.matmul(row, moments.dev[:, :, 1:] - shift[:, :, None] * first)[:, 0, :]
     if joint:  # Schur complement of the means: only variation within components is left
-        scaled = first * (precision / safe)[:, :, None]
-        normal = normal - xp.matmul(xp.matrix_transpose(scaled), first)
+        normal = normal - xp.matmul(xp.matrix_transpose(first * (precision / safe)[:, :, None]), first)
     # A term that the samples cannot see (all in one column, say) gets a tiny ridge and so a zero step.
-    diagonal = xp.eye(q, dtype=xp.float64, device=backend.device)[None, :, :]
-    scale = xp.max(xp.max(xp.abs(normal), axis=2), axis=1)[:, None, None]
-    scale = xp.where((scale > 0) & xp.isfinite(scale), scale, xp.ones_like(scale))
-    finite = xp.all(xp.all(xp.isfinite(normal), axis=2), axis=1)[:, None, None]
-    normal = xp.where(finite, normal / scale, diagonal) + 1e-12 * diagonal
+    eye = xp.eye(q, dtype=xp.float64, device=backend.device)
+    scale = xp.max(xp.reshape(xp.abs(normal), (-1, q * q)), axis=1)
+    usable = (scale > 0) & (scale < 1e300)
+    scale = xp.where(usable, scale, xp.ones_like(scale))[:, None, None]
+    normal = xp.where(usable[:, None, None], normal / scale, eye[None, :, :]) + 1e-12 * eye
     return xp.linalg.solve(normal, right[:, :, None] / scale)[:, :, 0]
 
 
@@ -80,36 +87,34 @@ def _new_square(moments: Moments, shift: Array, step: Array, basis: TrendBasis, 
     if q == 0:
         return square
     pair = backend.asarray(basis.pair.reshape(-1), dtype=xp.int64)
-    products = xp.reshape(step[:, :, None] * step[:, None, :], (-1, 1, q * q))
-    quadratic = xp.sum(xp.take(moments.resp, pair, axis=2) * products, axis=2)
-    linear = 2.0 * shift[:, :, None] * moments.resp[:, :, 1 : q + 1] - 2.0 * moments.dev[:, :, 1:]
-    return square + quadratic + xp.sum(linear * step[:, None, :], axis=2)
+    products = xp.reshape(step[:, :, None] * step[:, None, :], (-1, q * q, 1))
+    square = square + xp.matmul(xp.take(moments.resp, pair, axis=2), products)[:, :, 0]
+    linear = shift[:, :, None] * moments.resp[:, :, 1 : q + 1] - moments.dev[:, :, 1:]
+    return square + 2.0 * xp.matmul(linear, step[:, :, None])[:, :, 0]
 
 
-def extrapolate(first: Theta, second: Theta, third: Theta, limit: Array, *, backend: Backend) -> tuple[Theta, Array]:
+def extrapolate(
+    first: Array, second: Array, third: Array, limit: Array, *, layout: Layout, backend: Backend
+) -> tuple[Array, Array]:
     """SQUAREM from three successive iterates (Varadhan & Roland 2008, scheme S3), and the step length (R,).
 
     limit : (R,) largest step length allowed; length 1 gives `third` itself.
     """
     xp = backend.xp
-    change = second.map(lambda b, a: b - a, first)
-    curvature = third.map(lambda c, b, r: (c - b) - r, second, change)
-    length = xp.sqrt(_norm2(change, backend) / xp.clip(_norm2(curvature, backend), 1e-300, math.inf))
-    length = xp.where(xp.isfinite(length), length, xp.ones_like(length))
+    change = second - first
+    curvature = third - second - change
+    length = xp.sqrt(xp.vecdot(change, change) / (xp.vecdot(curvature, curvature) + 1e-300))
     length = xp.minimum(xp.maximum(length, xp.ones_like(length)), limit)
     a = length[:, None]
-    jump = first.map(lambda t, r, v: t + 2.0 * a * r + a * a * v, change, curvature)
+    jump = first + 2.0 * a * change + a * a * curvature
     # Weights must sum to one again; a dropped component stays dropped.
-    alive = third.log_weights > 0.5 * _DROPPED
-    log_weights = xp.where(alive, xp.clip(jump.log_weights, -700.0, 50.0), third.log_weights)
+    dropped = third[:, : layout.n_components] < 0.5 * NO_COMPONENT
+    log_weights, _, log_sigmas, _ = layout.split(jump)
+    log_weights = xp.where(dropped, xp.full_like(log_weights, NO_COMPONENT), log_weights)
     top = xp.max(log_weights, axis=1)[:, None]
     total = top + xp.log(xp.sum(xp.exp(log_weights - top), axis=1))[:, None]
-    jump.log_weights = xp.where(alive, log_weights - total, third.log_weights)
-    jump.log_sigmas = xp.clip(jump.log_sigmas, -40.0, 40.0)
-    return jump, length
-
-
-def _norm2(theta: Theta, backend: Backend) -> Array:
-    xp = backend.xp
-    total = xp.sum(theta.log_weights**2, axis=1) + xp.sum(theta.means**2, axis=1) + xp.sum(theta.log_sigmas**2, axis=1)
-    return total + xp.sum(theta.coef**2, axis=1)
+    log_weights = xp.where(dropped, log_weights, log_weights - total)
+    k = layout.n_components
+    return xp.concat(
+        [log_weights, jump[:, k : 2 * k], xp.clip(log_sigmas, -40.0, 40.0), jump[:, 3 * k :]], axis=1
+    ), length
