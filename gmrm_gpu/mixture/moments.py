@@ -91,9 +91,8 @@ def moments(samples: Samples, theta: Array, layout: Layout, *, backend: Backend)
     group = max(1, GROUP_SAMPLES // (n_blocks * n))
     if rows <= group:
         return _moments(samples, theta, layout, backend)
-    parts = [
-        _moments(samples.rows(i, i + group), theta[i : i + group, :], layout, backend) for i in range(0, rows, group)
-    ]
+    edges = [(i, min(i + group, rows)) for i in range(0, rows, group)]
+    parts = [_moments(samples.rows(i, j), theta[i:j, :], layout, backend) for i, j in edges]
     return Moments(*(backend.xp.concat([getattr(p, f.name) for p in parts], axis=0) for f in fields(Moments)))
 
 
