@@ -1,0 +1,135 @@
+"""Words, numbers and axes that figures, tables and the page share. No plotting here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TypeAlias
+
+import numpy as np
+
+from ..config import AnalysisConfig
+from ..results import UNIT_TEXT, AnalysisResult, Examples, StudyResult
+
+Result: TypeAlias = AnalysisResult | StudyResult
+
+_SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def number(value: float) -> str:
+    """Three significant digits, thousands separated: ``"18,800"``, ``"0.0412"``, ``"3.1×10⁻⁷"``; NaN: ``"–"``."""
+    if not np.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    sign, size = "−" if value < 0 else "", abs(value)
+    if size >= 1e9 or size < 1e-4:
+        exponent = int(np.floor(np.log10(size)))
+        return f"{sign}{size / 10.0**exponent:.2g}×10{str(exponent).translate(_SUPERSCRIPT)}"
+    if size >= 1000:
+        return f"{sign}{size:,.0f}"
+    decimals = max(0, 2 - int(np.floor(np.log10(size))))
+    text = f"{size:.{decimals}f}"
+    return sign + (text.rstrip("0").rstrip(".") if "." in text else text)
+
+
+def percent(part: float, digits: int = 3) -> str:
+    """0.05 -> ``"5 %"``, with a space."""
+    return f"{100 * part:.{digits}g} %" if np.isfinite(part) else "–"
+
+
+def analysis_config(result: Result) -> AnalysisConfig:
+    """The settings of one analysis, of a study too."""
+    return result.config.analysis if isinstance(result, StudyResult) else result.config
+
+
+def unit_text(result: Result) -> str:
+    """``"µm³"``, ``"µm²"`` or ``"px"``."""
+    return UNIT_TEXT[result.scale.unit]
+
+
+def quantity_name(result: Result) -> str:
+    """``"volume"`` or ``"area"``, whichever the curve shows."""
+    return "volume" if result.scale.unit == "um3" else "area"
+
+
+def is_share_of_frame(result: Result) -> bool:
+    """Whether the curve is a share of the frame times a constant (not for a volume of revolution)."""
+    return result.scale.unit != "um3" or analysis_config(result).quantity.geometry == "slab"
+
+
+def foreground_name(result: Result) -> str:
+    """The phase that is measured, in the user's word if there is one."""
+    phases = analysis_config(result).phases
+    return phases.names[phases.foreground_index]
+
+
+def pixel_size(result: Result) -> float | None:
+    """Pixel size in micrometres: the user's, else the file's, else None."""
+    given = analysis_config(result).quantity.pixel_size_um
+    return result.movie.pixel_size_um if given is None else given
+
+
+def usable_examples(result: Result) -> Examples | None:
+    """The result's pictures, None if it has none."""
+    examples = result.examples
+    return None if examples is None or len(examples.frames) == 0 else examples
+
+
+def time_axis(result: Result) -> tuple[np.ndarray, str]:
+    """(T,) values and the label of the horizontal axis: frame numbers, or seconds, minutes, hours."""
+    time = result.time_s
+    if time is None or not np.isfinite(time).any():
+        return np.asarray(result.frame, dtype=float), "frame"
+    divisor, unit = time_unit(float(np.nanmax(np.abs(time))))
+    return np.asarray(time, dtype=float) / divisor, f"time ({unit})"
+
+
+def time_unit(longest_s: float) -> tuple[float, str]:
+    """Seconds per unit and the unit in which `longest_s` reads well."""
+    if longest_s < 600:
+        return 1.0, "s"
+    return (60.0, "min") if longest_s < 4 * 3600 else (3600.0, "h")
+
+
+def stamp(result: Result, index: int) -> str:
+    """``"frame 12"`` or ``"frame 12 (6 s)"`` of a frame of the movie, by its index."""
+    if not 0 <= index < len(result.frame):
+        return f"frame {index}"
+    text = f"frame {int(result.frame[index])}"
+    if result.time_s is None or not np.isfinite(result.time_s[index]):
+        return text
+    values, label = time_axis(result)
+    return f"{text} ({values[index]:.4g} {label[6:-1]})"
+
+
+def component_names(foreground: np.ndarray, phase_names: tuple[str, ...], index: int, given: tuple[str, ...]) -> list:
+    """One name per component: the user's phases, else foreground or background; repeated names are numbered."""
+    background = phase_names[1 - index] if len(phase_names) == 2 else "background"
+    names = [phase_names[index] if fore else background for fore in foreground]
+    if len(given) == len(names):
+        names = list(given)
+    total, seen, out = Counter(names), Counter[str](), []
+    for name in names:
+        seen[name] += 1
+        out.append(f"{name} {seen[name]}" if total[name] > 1 else name)
+    return out
+
+
+def term_text(terms: tuple[tuple[int, int], ...]) -> str:
+    """((1, 0), (2, 1)) -> ``"x, x²y"``; ``"none"`` without terms."""
+
+    def factor(letter: str, power: int) -> str:
+        return "" if power == 0 else letter + ("" if power == 1 else str(power).translate(_SUPERSCRIPT))
+
+    return ", ".join(factor("x", a) + factor("y", b) for a, b in terms) or "none"
+
+
+def count_of(n: int, noun: str) -> str:
+    """``"1 frame"``, ``"1,300 frames"``."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def finite_share(values: np.ndarray) -> np.ndarray:
+    """The finite values, flat."""
+    flat = np.asarray(values, dtype=float).ravel()
+    return flat[np.isfinite(flat)]

@@ -1,0 +1,322 @@
+"""Pictures of frames: labels over frames, histogram, trend, correction, sampled pixels (the paper's Figures 1-3).
+
+Every function takes a result with examples and returns a `matplotlib.figure.Figure`; `frame_figure` needs one
+fitted frame only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..results import Examples, MixtureFit
+from . import raster, style
+from .common import (
+    Result,
+    analysis_config,
+    component_names,
+    number,
+    percent,
+    pixel_size,
+    stamp,
+    usable_examples,
+)
+from .histogram import draw_histogram, usable_trend
+from .style import save_figure
+
+__all__ = [
+    "correction_figure",
+    "frame_figure",
+    "frames_labels_figure",
+    "histogram_figure",
+    "save_figure",
+    "subsampled_figure",
+    "trend_figure",
+]
+
+_COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}
+
+
+@dataclass(frozen=True)
+class _View:
+    """How frames of one size are drawn: reduction, grey window, excluded pixels, pixel size once reduced."""
+
+    step: int
+    limits: tuple[float, float]
+    valid: np.ndarray | None
+    pixel_size_um: float | None
+
+    @staticmethod
+    def of(images: np.ndarray, valid: np.ndarray | None, pixel_size_um: float | None) -> _View:
+        step = raster.reduction((images.shape[-2], images.shape[-1]))
+        small = None if valid is None else raster.reduce_mask(valid, step)
+        scaled = None if pixel_size_um is None else pixel_size_um * step
+        return _View(step, raster.grey_range(images, valid), small, scaled)
+
+    def grey(self, image: np.ndarray, brightness: float = 1.0) -> np.ndarray:
+        return raster.grey(raster.reduce_image(image, self.step), self.limits, brightness)
+
+    def mask(self, mask: np.ndarray, *, any_pixel: bool = False) -> np.ndarray:
+        return raster.reduce_mask(mask, self.step, any_pixel=any_pixel)
+
+    def finish(self, axes: Any, picture: np.ndarray, title: str, *, bold: bool = False) -> None:
+        raster.hatch(picture, self.valid)
+        style.show(axes, picture, title, bold=bold)
+        style.scale_bar(axes, (picture.shape[0], picture.shape[1]), self.pixel_size_um)
+
+
+def _view(examples: Examples, result: Result) -> _View:
+    return _View.of(examples.images, examples.valid, pixel_size(result))
+
+
+def _overlay(view: _View, image: np.ndarray, labels: np.ndarray, code: int) -> np.ndarray:
+    """The frame with label `code` outlined and tinted; sparsely labelled frames show each label."""
+    picture = view.grey(image)
+    sparse = bool(np.count_nonzero(labels) < 0.5 * labels.size)
+    mask = view.mask(labels == code, any_pixel=sparse)
+    raster.paint(picture, mask, style.FOREGROUND, 0.9 if sparse else 0.22)
+    if not sparse:
+        raster.paint(picture, raster.outline(mask), style.FOREGROUND)
+    return picture
+
+
+def _share_text(labels: np.ndarray, code: int) -> str:
+    visited = np.count_nonzero(labels)
+    return percent(np.count_nonzero(labels == code) / visited) if visited else "–"
+
+
+def _main_example(examples: Examples) -> int:
+    """The example with most foreground before the correction: where there is most to see."""
+    return int(np.argmax([(labels == _code(examples)).sum() for labels in examples.labels_raw]))
+
+
+def _code(examples: Examples) -> int:
+    return examples.foreground_index + 1
+
+
+def _names(result: Result, examples: Examples, index: int) -> list[str]:
+    given = analysis_config(result).phases.component_names
+    return component_names(examples.foreground[index], examples.phase_names, examples.foreground_index, given)
+
+
+def _visited(labels: np.ndarray, valid: np.ndarray | None) -> np.ndarray | None:
+    if valid is not None:
+        return valid
+    return labels > 0 if (labels > 0).any() else None
+
+
+def _examples(result: Result) -> Examples:
+    examples = usable_examples(result)
+    if examples is None:
+        raise ValueError("this result holds no example frames; nothing to draw")
+    return examples
+
+
+def frames_labels_figure(result: Result) -> Any:
+    """Up to six frames with the foreground, after the correction, outlined; one grey window for all of them."""
+    examples = _examples(result)
+    n = min(6, len(examples.frames))
+    view = _view(examples, result)
+    figure, panels = style.image_grid(n, examples.images.shape[1:], columns=_COLUMNS.get(n, 3))
+    for i, axes in enumerate(panels):
+        picture = _overlay(view, examples.images[i], examples.labels[i], _code(examples))
+        title = f"{stamp(result, int(examples.frames[i]))}: {_share_text(examples.labels[i], _code(examples))}"
+        view.finish(axes, picture, title)
+    return figure
+
+
+def subsampled_figure(result: Result) -> Any:
+    """The paper's Figure 3: the visited pixels alone, foreground bright."""
+    examples = _examples(result)
+    n = min(6, len(examples.frames))
+    view = _view(examples, result)
+    figure, panels = style.image_grid(n, examples.images.shape[1:], columns=_COLUMNS.get(n, 3))
+    for i, axes in enumerate(panels):
+        labels = examples.labels_sampled[i]
+        picture = np.zeros((*view.mask(labels > 0).shape, 3))
+        raster.paint(picture, view.mask(labels > 0, any_pixel=True), "#3F3F3F")
+        raster.paint(picture, view.mask(labels == _code(examples), any_pixel=True), style.FOREGROUND)
+        title = f"{stamp(result, int(examples.frames[i]))}: {_share_text(labels, _code(examples))} of samples"
+        view.finish(axes, picture, title)
+    return figure
+
+
+def histogram_figure(result: Result) -> Any:
+    """The paper's Figure 2b for the example with most foreground."""
+    examples = _examples(result)
+    i = _main_example(examples)
+    figure = style.new_figure(8.0, 4.2)
+    axes = style.add_axes(figure, 0.85, 0.4, 6.95, 3.2)
+    mask = _visited(examples.labels_raw[i], examples.valid)
+    draw_histogram(
+        axes, examples.images[i], examples.fits[i], examples.foreground[i], _names(result, examples, i), mask
+    )
+    axes.set_title(stamp(result, int(examples.frames[i])), loc="left", fontsize=10.5, fontweight="bold")
+    return figure
+
+
+def trend_figure(result: Result) -> Any:
+    """The paper's Figure 2c: raw frame, fitted trend, and the frame with the trend taken out."""
+    examples = _examples(result)
+    i = _main_example(examples)
+    image = np.asarray(examples.images[i], dtype=float)
+    view = _View.of(image, examples.valid, pixel_size(result))
+    figure, (raw, surface, flat) = style.image_grid(3, image.shape, columns=3, width=11.0, foot=0.55)
+    view.finish(raw, view.grey(image), f"{stamp(result, int(examples.frames[i]))}, as recorded")
+    trend = usable_trend(examples.fits[i], image.shape)
+    draw_trend(surface, trend, image.shape, "fitted trend")
+    view.finish(flat, view.grey(image if trend is None else image - trend), "trend taken out, same grey window")
+    return figure
+
+
+def draw_trend(axes: Any, trend: np.ndarray | None, shape: tuple[int, ...], title: str) -> None:
+    """The trend surface with contour lines and a colour bar below, in grey levels; a note where there is none."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title(title, fontsize=10, color=style.TEXT, loc="left", pad=4)
+    if trend is None:
+        axes.text(0.5, 0.5, "no trend in this model", ha="center", va="center", transform=axes.transAxes, fontsize=10)
+        axes.set_axis_off()
+        return
+    step = raster.reduction((shape[0], shape[1]))
+    small = raster.reduce_image(trend, step)
+    span = max(float(np.abs(small).max()), 1e-6)
+    drawn = axes.imshow(small, cmap="PuOr_r", vmin=-span, vmax=span, interpolation="nearest", aspect="equal")
+    axes.set_axis_off()
+    levels = [v for v in MaxNLocator(7).tick_values(small.min(), small.max()) if small.min() < v < small.max()]
+    if levels and min(small.shape) > 1:
+        lines = axes.contour(small, levels=levels, colors=style.TEXT, linewidths=0.8, linestyles="solid")
+        axes.clabel(lines, fontsize=8, fmt=lambda v: f"{v:g}".replace("-", "−"), colors=style.TEXT)
+    _colour_bar(axes, drawn)
+
+
+def _colour_bar(axes: Any, drawn: Any) -> None:
+    figure, box = axes.figure, axes.get_position()
+    height = figure.get_size_inches()[1]
+    bar = figure.add_axes((box.x0, box.y0 - 0.19 / height, box.width, 0.11 / height))
+    figure.colorbar(drawn, cax=bar, orientation="horizontal")
+    bar.tick_params(labelsize=8, length=2, pad=1.5)
+    bar.text(1.0, -2.4, "grey levels", transform=bar.transAxes, fontsize=8, ha="right", va="top", color=style.TEXT)
+
+
+def correction_figure(result: Result) -> Any:
+    """The paper's Figures 2f-h: labels before the correction, and what each setting takes away."""
+    examples = _examples(result)
+    i = _main_example(examples)
+    view = _view(examples, result)
+    after = [
+        (f"r = {r:g}, γ = {g:g}", labels[i])
+        for (r, g), labels in zip(examples.settings, examples.labels_settings, strict=True)
+    ]
+    used = analysis_config(result).correction
+    if used.radius > 0 and (used.radius, used.gamma) not in [tuple(s) for s in examples.settings]:
+        after.append((f"used here: r = {used.radius:g}, γ = {used.gamma:g}", examples.labels[i]))
+    n = 1 + len(after)
+    columns = 2 if n == 4 else min(n, 3)
+    figure, panels = style.image_grid(n, examples.images.shape[1:], columns=columns, width=9.0, foot=0.25)
+    dim = view.grey(examples.images[i], 0.45)
+    before = examples.labels_raw[i] == _code(examples)
+    picture = dim.copy()
+    raster.paint(picture, view.mask(before), style.FOREGROUND)
+    view.finish(panels[0], picture, f"before correction ({stamp(result, int(examples.frames[i]))})")
+    _note(panels[0], [(f"{before.sum():,} px foreground", style.FOREGROUND)])
+    for axes, (title, labels) in zip(panels[1:], after, strict=True):
+        _corrected_panel(axes, view, dim.copy(), title, (before, labels == _code(examples)))
+    return figure
+
+
+def _corrected_panel(axes: Any, view: _View, picture: np.ndarray, title: str, masks: tuple) -> None:
+    before, now = masks
+    removed, added = before & ~now, now & ~before
+    raster.paint(picture, view.mask(now), style.FOREGROUND)
+    raster.paint(picture, view.mask(removed), style.SKY)
+    raster.paint(picture, view.mask(added), "#FFFFFF")
+    view.finish(axes, picture, title)
+    notes = [(f"{now.sum():,} px kept", style.FOREGROUND)] if not added.any() else []
+    if added.any():
+        notes = [
+            (f"{(now & before).sum():,} px kept", style.FOREGROUND),
+            (f"{added.sum():,} px added (white)", "#555555"),
+        ]
+    share = f" ({percent(removed.sum() / before.sum(), 2)})" if before.any() else ""
+    notes.append((f"{removed.sum():,} px removed{share}", style.SKY))
+    _note(axes, notes)
+
+
+def _note(axes: Any, parts: list[tuple[str, str]]) -> None:
+    """Coloured words below a panel, from left to right, each after a square of its colour."""
+    width_in = axes.get_position().width * axes.figure.get_size_inches()[0]
+    height_in = axes.get_position().height * axes.figure.get_size_inches()[1]
+    x, y = 0.0, -0.12 / height_in
+    for text, colour in parts:
+        kwargs = {"transform": axes.transAxes, "va": "center", "clip_on": False}
+        axes.text(x, y, "■", color=colour, fontsize=9, **kwargs)
+        axes.text(x + 0.14 / width_in, y, text, color=style.text_colour(colour), fontsize=8.5, **kwargs)
+        x += (0.34 + 0.066 * len(text)) / width_in
+
+
+def frame_figure(
+    image: np.ndarray,
+    fit: MixtureFit,
+    labels: np.ndarray,
+    foreground: np.ndarray,
+    *,
+    phase_names: tuple[str, ...],
+    pixel_size_um: float | None = None,
+    foreground_index: int | None = None,
+    component_phases: tuple[str, ...] = (),
+    valid: np.ndarray | None = None,
+) -> Any:
+    """One fitted frame at a glance: foreground over the frame, histogram with components, trend surface.
+
+    Parameters
+    ----------
+    image : (height, width), as recorded.
+    fit : the fit of this frame (no leading axes).
+    labels : (height, width) uint8; 0: not visited, p + 1: phase p of `phase_names`.
+    foreground : (K,) bool, components that are foreground.
+    phase_names : in label order.
+    pixel_size_um : micrometres per pixel; None: no scale bar.
+    foreground_index : index into `phase_names` of the phase that is outlined; None: the last.
+    component_phases : one phase name per component in ascending mean, where the user gave them.
+    valid : (height, width) bool, False where a pixel is excluded; None: all are used.
+
+    Returns
+    -------
+    `matplotlib.figure.Figure`; write it with `save_figure`.
+
+    Raises
+    ------
+    MissingDependencyError : without matplotlib.
+    """
+    image = np.asarray(image)
+    index = len(phase_names) - 1 if foreground_index is None else foreground_index
+    view = _View.of(image, valid, pixel_size_um)
+    panel = 3.6
+    height = panel * float(np.clip(image.shape[0] / image.shape[1], 0.5, 1.4))
+    figure = style.new_figure(13.4, height + 1.0)
+    picture = style.add_axes(figure, 0.1, 0.35, panel, height)
+    graph = style.add_axes(figure, 4.6, 0.35, 4.9, height)
+    surface = style.add_axes(figure, 9.7, 0.35, panel, height)
+    name = style.plain(phase_names[index])
+    title = f"{name}: {_share_text(labels, index + 1)} of the pixels"
+    view.finish(picture, _overlay(view, image, labels, index + 1), title)
+    names = component_names(foreground, phase_names, index, component_phases)
+    draw_histogram(graph, image, fit, foreground, names, _visited(labels, valid))
+    graph.set_title("histogram and fitted components", fontsize=10, loc="left", pad=4)
+    draw_trend(surface, usable_trend(fit, (image.shape[0], image.shape[1])), image.shape, "fitted trend")
+    return figure
+
+
+def example_text(result: Result) -> dict[str, str]:
+    """Numbers of the pictured frame that captions quote: frame, grey window."""
+    examples = _examples(result)
+    i = _main_example(examples)
+    low, high = raster.grey_range(examples.images, examples.valid)
+    return {
+        "frame": stamp(result, int(examples.frames[i])),
+        "window": f"{number(low)} to {number(high)}",
+        "rate": percent(examples.sampled_rate),
+    }

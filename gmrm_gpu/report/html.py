@@ -1,0 +1,160 @@
+"""The report page: one self-contained HTML file, pictures inlined, every word from outside escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ..results import StudyResult
+from . import tables
+from .common import (
+    Result,
+    analysis_config,
+    foreground_name,
+    number,
+    percent,
+    quantity_name,
+    unit_text,
+    usable_examples,
+)
+from .figures import example_text
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page."""
+
+    name: str
+    title: str
+    caption: str
+    uri: str
+
+
+def data_uri(png: Path) -> str:
+    """A PNG as a data address, with at most 256 colours: a third of the size, and no difference to the eye."""
+    from PIL import Image
+
+    with Image.open(png) as image:
+        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def titles_and_captions(result: Result) -> dict[str, tuple[str, str]]:
+    """Figure name -> title and one sentence on how to read it."""
+    fore, unit = foreground_name(result), unit_text(result)
+    texts = {
+        "figure4": (
+            "Growth at each sampling rate",
+            "(a) Mean of the replicates at each rate beside the curve from all pixels (dashed); the other panels show, "
+            "per rate, the band that holds 80 % of the replicates and their median, so a good rate has a narrow band "
+            f"around the dashed line. Values in {unit}"
+            + (
+                "; dotted: the truth of the synthetic movie."
+                if isinstance(result, StudyResult) and result.truth is not None
+                else "."
+            ),
+        ),
+        "bias_width": (
+            "Bias and width over time",
+            "A curve at zero in (a) means that sub-sampling does not shift the answer; a low curve in (b) means that "
+            "it hardly matters which pixels were drawn.",
+        ),
+        "growth": (
+            "Growth curve",
+            f"{fore} {quantity_name(result)} in each frame in {unit}: the estimate, and in grey the plain count of the "
+            "labels before the spatio-temporal correction; the distance between them is what the correction did.",
+        ),
+    }
+    if usable_examples(result) is not None:
+        texts |= _example_captions(result, fore)
+    return texts
+
+
+def _example_captions(result: Result, fore: str) -> dict[str, tuple[str, str]]:
+    quoted = example_text(result)
+    return {
+        "frames_labels": (
+            "What was called foreground",
+            f"Frames with the pixels classified as {fore} (after the correction) outlined and tinted in orange, and "
+            f"their share of the frame; black to white spans grey levels {quoted['window']} in every frame. If the "
+            "outline does not follow what you see, distrust everything below.",
+        ),
+        "subsampled": (
+            f"The same frames from {quoted['rate']} of the pixels",
+            f"Only the visited pixels are shown: orange if classified as {fore}, grey if not, black where nothing was "
+            "measured.",
+        ),
+        "histogram": (
+            "Grey levels and fitted components",
+            f"Grey levels of {quoted['frame']} with the trend taken out (grey area), each fitted component with its "
+            "mean ± standard deviation and its share of the pixels, and their sum (dashed), which should follow the "
+            "grey area.",
+        ),
+        "trend": (
+            "Intensity trend",
+            f"The slow intensity trend fitted to {quoted['frame']}, in grey levels (contour lines; its level is "
+            "arbitrary); it should be smooth and should not show the shape of the specimen.",
+        ),
+        "correction": (
+            "Effect of the spatio-temporal correction",
+            f"Labels of {quoted['frame']} over the dimmed frame: orange pixels stay {fore}, blue ones were removed "
+            "because too few of their neighbours agree; good settings remove specks and leave real features.",
+        ),
+    }
+
+
+def render(result: Result, pictures: dict[str, Path]) -> str:
+    """The page as text; `pictures` maps figure names to PNG files, in the order of the page."""
+    from jinja2 import Environment
+
+    study = isinstance(result, StudyResult)
+    texts = titles_and_captions(result)
+    first = ("figure4", "bias_width", "growth")
+    shown = [Picture(name, *texts[name], data_uri(path)) for name, path in pictures.items()]
+    sentence, more = tables.headline(result)
+    template = files(__package__).joinpath("template.html").read_text("utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        study=study,
+        movie=result.movie.name,
+        headline=sentence,
+        headline_more=more,
+        cautions=tables.cautions(result),
+        status=tables.status_table(result),
+        facts=tables.facts(result),
+        settings=tables.settings(analysis_config(result)),
+        answer=[p for p in shown if p.name in first],
+        evidence=[p for p in shown if p.name not in first],
+        table1=tables.table1(result) if isinstance(result, StudyResult) else None,
+        shape=tables.shape_table(result) if isinstance(result, StudyResult) else None,
+        truth=isinstance(result, StudyResult) and result.truth is not None,
+        provenance=tables.provenance_rows(result),
+        command=result.provenance.get("command"),
+        **_words(result),
+    )
+
+
+def _words(result: Result) -> dict[str, Any]:
+    config = analysis_config(result)
+    return {
+        "foreground": foreground_name(result),
+        "unit": unit_text(result),
+        "rule": config.phases.phases,
+        "seed": config.sampling.seed,
+        "n_fits": _total_fits(result),
+    }
+
+
+def _total_fits(result: Result) -> str:
+    return number(
+        sum(s.size for s in result.status.values()) if isinstance(result, StudyResult) else len(result.status)
+    )
+
+
+__all__ = ["Picture", "data_uri", "percent", "render", "titles_and_captions"]
