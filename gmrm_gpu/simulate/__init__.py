@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from ..config import _within
-from ..errors import ConfigError
 from ..frames.movie import ArrayMovie
 from .battery import BatteryScene
 from .options import (
@@ -26,6 +25,7 @@ from .options import (
     ParticleOptions,
     SceneOptions,
     check_movie,
+    n_empty_frames,
     scene_options,
 )
 from .particles import ParticleScene
@@ -96,39 +96,39 @@ def simulate(
     ConfigError
         For an unknown name or a value out of range.
     """
-    height, width = check_movie(shape, n_frames, seed, bits)
-    n_frames, seed = int(n_frames), int(seed)
+    height, width, n_frames, seed = check_movie(shape, n_frames, seed, bits)
     for name, value in (("pixel_size_um", pixel_size_um), ("frame_time_s", frame_time_s)):
         if value is not None:
             _within(name, value, 0, 1e6, open_low=True)
     chosen = scene_options(scenario, difficulty, options)
-    course = conditions(chosen, n_frames, (height, width), seed)
-    n_empty = _n_empty(chosen, n_frames)
-    margin = margin_of(course)
-    make = BatteryScene if isinstance(chosen, BatteryOptions) else ParticleScene
-    scene = make(chosen, (height, width), n_frames, n_empty, margin, seed)  # type: ignore[arg-type]
-    recorder = Recorder(chosen, course, (height, width), margin, seed, bits)
-    stack = np.empty((n_frames, height, width), dtype=np.uint8 if bits == 8 else np.uint16)
-    truth = np.empty((n_frames, height, width), dtype=np.uint8)
-    for t in range(n_frames):
-        truth[t] = scene.labels(t)[recorder.window(t)]
-        stack[t] = recorder.frame(t, truth[t], scene.overlay(t))
+    stack, truth, described = _record(chosen, (height, width), n_frames, seed, bits)
     name = f"{scenario}-{difficulty}-{seed}"
     movie = ArrayMovie(stack, name=name, pixel_size_um=pixel_size_um, frame_time_s=frame_time_s)
     arguments = {"shape": (height, width), "n_frames": n_frames, "seed": seed, "bits": bits, "difficulty": difficulty}
-    described = _describe(chosen, course, recorder.scale, n_empty)
-    if isinstance(scene, BatteryScene):
-        described["charge"] = scene.charge
     return Simulation(movie, truth, scenario, arguments | described)
 
 
-def _n_empty(options: SceneOptions, n_frames: int) -> int:
-    if options.n_empty is None:
-        return round(0.1 * n_frames)
-    whole = isinstance(options.n_empty, (int, np.integer)) and not isinstance(options.n_empty, bool)
-    if not whole or not 0 <= options.n_empty <= n_frames:
-        raise ConfigError(f"n_empty is {options.n_empty!r}; it must be a whole number of the {n_frames} frames")
-    return int(options.n_empty)
+def _record(
+    options: BatteryOptions | ParticleOptions, shape: tuple[int, int], n_frames: int, seed: int, bits: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Movie (T, H, W), truth (T, H, W) and the parameters of the scene and the recording."""
+    course = conditions(options, n_frames, shape, seed)
+    n_empty, margin = n_empty_frames(options, n_frames), margin_of(course)
+    scene: BatteryScene | ParticleScene
+    if isinstance(options, BatteryOptions):
+        scene = BatteryScene(options, shape, n_frames, n_empty, margin, seed)
+    else:
+        scene = ParticleScene(options, shape, n_frames, n_empty, margin, seed)
+    recorder = Recorder(options, course, shape, margin, seed, bits, scene.labels(scene.fullest))
+    stack = np.empty((n_frames, *shape), dtype=np.uint8 if bits == 8 else np.uint16)
+    truth = np.empty((n_frames, *shape), dtype=np.uint8)
+    for t in range(n_frames):
+        truth[t] = scene.labels(t)[recorder.window(t)]
+        stack[t] = recorder.frame(t, truth[t], scene.overlay(t))
+    described = _describe(options, course, recorder.scale, n_empty)
+    if isinstance(scene, BatteryScene):
+        described["charge"] = scene.charge
+    return stack, truth, described
 
 
 def _describe(options: SceneOptions, course: Conditions, scale: int, n_empty: int) -> dict[str, Any]:

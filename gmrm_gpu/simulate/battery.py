@@ -14,7 +14,7 @@ from scipy import ndimage
 from .fields import GEOMETRY, arrival_time, rank, smooth_noise, stream
 from .options import BatteryOptions
 
-_PEAK_AT, _STRIPPED_AT = 0.58, 0.9
+_PEAK_AT, _STRIPPED_AT = 0.584, 0.906
 
 
 def charge_curve(n_frames: int, n_empty: int, dead_share: float) -> np.ndarray:
@@ -36,6 +36,7 @@ class BatteryScene:
     Attributes
     ----------
     charge : (T,) Li relative to its peak.
+    fullest : the frame with most Li.
     """
 
     def __init__(
@@ -61,12 +62,12 @@ class BatteryScene:
         self._n_peak = int(np.isfinite(deposited).sum())
         self._ring = orient(canvas.ring())
         self._ring_size = options.sei * options.sigmas[1]
-        self._past_peak = np.arange(n_frames) > np.argmax(self.charge)
+        self.fullest = int(np.argmax(self.charge))
 
     def labels(self, t: int) -> np.ndarray:
         """(H + 2 margin, W + 2 margin) uint8 truth of frame `t`: 0 electrolyte, 1 electrode, 2 Li."""
         n_li = round(self.charge[t] * self._n_peak)
-        if self._past_peak[t]:
+        if t > self.fullest:
             li = (self._stripped >= self._n_peak - n_li) & (self._stripped < self._n_peak)
         else:
             li = self._deposited < n_li
@@ -103,7 +104,7 @@ class _Canvas:
         self.radius = options.electrode_radius * self.size
         self.distance = np.hypot(y, x)
         self.angle = np.arctan2(y, np.maximum(x, 0))
-        wobble = self._angular(0.35, 1) * 0.015 + self._angular(0.05, 1) * 0.006
+        wobble = self._angular(0.4, 1) * 0.015 + self._angular(0.12, 1) * 0.003
         self.electrode = (self.distance < self.radius * (1 + wobble)) & (x >= 0)
         self.electrode |= (x < 0) & (np.abs(y) < self.radius * (1 + wobble))
         self.edge = ndimage.binary_dilation(self.electrode, np.ones((3, 3))) & ~self.electrode
@@ -123,31 +124,40 @@ class _Canvas:
         fingers = self._angular(max(0.04, 2.2 * feature / self.radius / np.pi), 0.5)
         moss = smooth_noise(self.rng, self.shape, 0.7 * feature)
         coarse = smooth_noise(self.rng, self.shape, 2.5 * feature)
-        speed = np.exp(0.45 * lobes + 0.55 * fingers + 0.5 * coarse + 0.7 * moss)
-        tracks = self._whiskers()
-        speed = np.where(tracks, np.maximum(speed, 1) * 5, speed)
-        delay = self.radius * 0.12 * np.exp(0.9 * self._angular(0.08, 3.0))
+        speed = np.exp(0.4 * lobes + 0.55 * fingers + 0.5 * coarse + 0.7 * moss)
+        away = self._away_from_whiskers()
+        # The liquid beside a dendrite is depleted, so that it lengthens far more than it thickens.
+        speed = np.where(away < 1.5 * feature, 0.3 * speed, speed)
+        speed = np.where(away < feature / 2, 6.0, speed)
+        delay = self.radius * 0.1 * np.exp(0.8 * self._angular(0.08, 3.0))
         return arrival_time(1 / speed, ~self.electrode, self.edge, delay)
 
-    def _whiskers(self) -> np.ndarray:
-        """Curved tracks as wide as the thinnest feature, from the electrode outwards."""
-        mask = np.zeros(self.shape, dtype=bool)
+    def _away_from_whiskers(self) -> np.ndarray:
+        """Distance from the axes of the thin dendrites, which run outwards from the electrode and fork."""
+        axes = np.zeros(self.shape, dtype=bool)
         edge = np.argwhere(self.edge)
-        if not len(edge):
-            return mask
+        if not len(edge) or not self.options.whiskers:
+            return np.full(self.shape, np.inf)
         centre = np.argwhere(self.electrode).mean(axis=0)
         for _ in range(self.options.whiskers):
-            point = edge[self.rng.integers(len(edge))].astype(float)
-            heading = np.arctan2(*(point - centre)) + self.rng.normal(0, 0.35)
-            length = int(self.size * self.rng.uniform(0.12, 0.36))
-            turns = np.cumsum(self.rng.normal(0, 0.09, size=length)) + heading
-            path = point + np.cumsum(np.stack([np.sin(turns), np.cos(turns)], axis=1), axis=0)
-            pixels = np.rint(path).astype(int)
-            inside = ((pixels >= 0) & (pixels < self.shape)).all(axis=1)
-            mask[tuple(pixels[inside].T)] = True
-        if not mask.any():
-            return mask
-        return (ndimage.distance_transform_edt(~mask) < self.options.feature_px / 2) & ~self.electrode
+            root = edge[self.rng.integers(len(edge))].astype(float)
+            heading = np.arctan2(*(root - centre)) + self.rng.normal(0, 0.3)
+            length = self.size * self.rng.uniform(0.15, 0.42)
+            stem = self._wander(axes, root, heading, length)
+            for _ in range(self.rng.integers(0, 4)):
+                fork = stem[int(len(stem) * self.rng.uniform(0.35, 0.9))]
+                turn = self.rng.choice([-1, 1]) * self.rng.uniform(0.5, 0.9)
+                self._wander(axes, fork, heading + turn, length * self.rng.uniform(0.15, 0.4))
+        return ndimage.distance_transform_edt(~axes)
+
+    def _wander(self, axes: np.ndarray, start: np.ndarray, heading: float, length: float) -> np.ndarray:
+        """(n, 2) points of a slowly turning path; its pixels are set in `axes`."""
+        turns = heading + np.cumsum(self.rng.normal(0, 0.07, size=max(2, int(length))))
+        path = start + np.cumsum(np.stack([np.sin(turns), np.cos(turns)], axis=1), axis=0)
+        pixels = np.rint(path).astype(int)
+        inside = ((pixels >= 0) & (pixels < self.shape)).all(axis=1)
+        axes[tuple(pixels[inside].T)] = True
+        return path
 
     def stripping(self, li: np.ndarray) -> np.ndarray:
         """Time at which each pixel of the peak's Li dissolves: from outside, and from the roots where undercut."""

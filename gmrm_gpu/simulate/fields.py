@@ -48,7 +48,7 @@ def arrival_time(slowness: np.ndarray, domain: np.ndarray, sources: np.ndarray, 
     """Time at which a front from `sources` reaches each pixel of `domain`, infinite elsewhere.
 
     First-passage times on the pixel grid: the front needs ``slowness`` time units a pixel, and leaves a source
-    after its ``delay``. Whatever has been reached at some time hangs together with the sources.
+    after its ``delay``. What has been reached at some time hangs together with the sources, all but single pixels.
 
     Parameters
     ----------
@@ -59,12 +59,11 @@ def arrival_time(slowness: np.ndarray, domain: np.ndarray, sources: np.ndarray, 
     index = np.arange(height * width).reshape(height, width)
     starts, ends, costs = [], [], []
     for dy, dx in _STEPS:
-        a = (slice(0, height - dy), slice(max(0, -dx), width - max(0, dx)))
-        b = (slice(dy, height), slice(max(0, dx), width - max(0, -dx)))
-        inside = domain[a] & domain[b]
-        starts.append(index[a][inside])
-        ends.append(index[b][inside])
-        costs.append(0.5 * np.hypot(dy, dx) * (slowness[a][inside] + slowness[b][inside]))
+        cells = [_shifted((height, width), (dy, dx), cell) for cell in _crossed(dy, dx)]
+        inside = np.logical_and.reduce([domain[cell] for cell in cells])
+        starts.append(index[cells[0]][inside])
+        ends.append(index[cells[-1]][inside])
+        costs.append(np.hypot(dy, dx) * np.mean([slowness[cell][inside] for cell in cells], axis=0))
     first = index[sources & domain]
     starts.append(np.full(first.size, height * width))
     ends.append(first)
@@ -73,6 +72,22 @@ def arrival_time(slowness: np.ndarray, domain: np.ndarray, sources: np.ndarray, 
     graph = coo_matrix((np.maximum(cost, 1e-9), (i, j)), shape=(height * width + 1,) * 2).tocsr()
     time = dijkstra(graph, directed=False, indices=height * width)
     return time[:-1].reshape(height, width)
+
+
+def _crossed(dy: int, dx: int) -> list[tuple[int, int]]:
+    """Pixels that a step touches, from its start to its end; a knight's step crosses two others."""
+    if max(dy, abs(dx)) < 2:
+        return [(0, 0), (dy, dx)]
+    sign = 1 if dx > 0 else -1
+    between = [(0, sign), (1, sign)] if dy == 1 else [(1, 0), (1, sign)]
+    return [(0, 0), *between, (dy, dx)]
+
+
+def _shifted(shape: tuple[int, int], step: tuple[int, int], cell: tuple[int, int]) -> tuple[slice, slice]:
+    """Slices that pick, for every start from which `step` stays inside, the pixel `cell` away from it."""
+    (height, width), (dy, dx) = shape, step
+    left = max(0, -dx)
+    return slice(cell[0], cell[0] + height - dy), slice(left + cell[1], left + cell[1] + width - abs(dx))
 
 
 def rank(values: np.ndarray) -> np.ndarray:

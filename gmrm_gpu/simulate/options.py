@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
+
+import numpy as np
 
 from ..config import _choice, _within
 from ..errors import ConfigError
@@ -68,16 +69,15 @@ class SceneOptions:
     n_refocus: int = 2
     drift_px: float = 3.0
     poisson: float = 0.5
-    texture: float = 0.3
+    texture: float = 0.4
     blur_px: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("means", "sigmas"):
-            object.__setattr__(self, name, _numbers(name, getattr(self, name), self.n_phases))
-        for mean in self.means:
-            _within("means", mean, 0, 255)
-        for sigma in self.sigmas:
-            _within("sigmas", sigma, 0, 128)
+        for name, high in (("means", 255), ("sigmas", 128)):
+            values = _numbers(name, getattr(self, name), self.n_phases)
+            for value in values:
+                _within(name, value, 0, high)
+            object.__setattr__(self, name, tuple(float(value) for value in values))
         _within("feature_px", self.feature_px, 1, 64)
         _within("trend", self.trend, 0, 128)
         _within("gain_step", self.gain_step, 0, 0.5)
@@ -117,7 +117,7 @@ class BatteryOptions(SceneOptions):
     electrode_radius: float = 0.27
     dead_share: float = 0.1
     whiskers: int = 14
-    sei: float = 0.4
+    sei: float = 0.7
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -174,26 +174,29 @@ def scene_options(scenario: str, difficulty: str, overrides: dict[str, Any]) -> 
     return kind(**{"means": means, "sigmas": sigmas, **_COMMON[difficulty], **overrides})
 
 
-def check_movie(shape: Any, n_frames: Any, seed: Any, bits: Any) -> tuple[int, int]:
-    """The checked (H, W) of a movie; raises `ConfigError` for any of the four arguments."""
-    sides = _numbers("shape", shape, 2)
-    for side in sides:
-        _integer("shape", side, MIN_SIDE, MAX_SIDE)
-    _integer("n_frames", n_frames, 1, MAX_FRAMES)
-    _integer("seed", seed, 0, 2**63 - 1)
-    if bits not in (8, 16) or isinstance(bits, bool):
+def check_movie(shape: Any, n_frames: Any, seed: Any, bits: Any) -> tuple[int, int, int, int]:
+    """Height, width, number of frames and seed as int; raises `ConfigError` for any of the four arguments."""
+    height, width = (_integer("shape", side, MIN_SIDE, MAX_SIDE) for side in _numbers("shape", shape, 2))
+    if bits not in (8, 16):
         raise ConfigError(f"bits is {bits!r}; use 8 or 16")
-    return int(sides[0]), int(sides[1])
+    return height, width, _integer("n_frames", n_frames, 1, MAX_FRAMES), _integer("seed", seed, 0, 2**63 - 1)
 
 
-def _numbers(name: str, values: Any, count: int) -> tuple[float, ...]:
-    good = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == count
-    if not good:
+def n_empty_frames(options: SceneOptions, n_frames: int) -> int:
+    """Number of frames at the start without Li or particles."""
+    if options.n_empty is None:
+        return round(0.1 * n_frames)
+    return _integer("n_empty", options.n_empty, 0, n_frames)
+
+
+def _numbers(name: str, values: Any, count: int) -> tuple[Any, ...]:
+    if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, str) or len(values) != count:
         raise ConfigError(f"{name} is {values!r}; give {count} numbers")
-    return tuple(values)
+    return tuple(value.item() if isinstance(value, np.generic) else value for value in values)
 
 
-def _integer(name: str, value: Any, low: int, high: int) -> None:
-    _within(name, value, low, high)
-    if value != math.floor(value):
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number")
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    number = int(value) if isinstance(value, np.integer) else value
+    if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
+    return number

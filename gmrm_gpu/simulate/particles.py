@@ -34,11 +34,17 @@ class _Drops:
 
 
 class ParticleScene:
-    """Labels of a canvas that is `margin` pixels wider than the frame on every side."""
+    """Labels of a canvas that is `margin` pixels wider than the frame on every side.
+
+    Attributes
+    ----------
+    fullest : the frame with the largest particles.
+    """
 
     def __init__(
         self, options: ParticleOptions, shape: tuple[int, int], n_frames: int, n_empty: int, margin: int, seed: int
     ) -> None:
+        self.fullest = n_frames - 1
         self._shape = (shape[0] + 2 * margin, shape[1] + 2 * margin)
         nuclei = _nuclei(stream(seed, GEOMETRY), options, shape, margin)
         history = _calibrated(nuclei, self._shape, options)

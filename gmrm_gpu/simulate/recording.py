@@ -86,7 +86,8 @@ class Recorder:
     """Turns the labels of a frame into stored grey levels.
 
     A pixel of phase k is ``pivot + gain (mean_k + trend - pivot + texture + noise)``; the variances of texture
-    and noise add up to ``sigma_k^2`` at the phase's mean grey level.
+    and noise add up to ``sigma_k^2`` where the trend is zero. Rounding to 8 bits adds 1/12 to it.
+    `regions` are the canvas labels within which the texture has mean 0 and sd 1.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Recorder:
         margin: int,
         seed: int,
         bits: int,
+        regions: np.ndarray,
     ) -> None:
         self._options, self._course, self._shape, self._margin = options, course, shape, margin
         self._seed, self._bits = seed, bits
@@ -106,15 +108,14 @@ class Recorder:
         for label, mean, sigma in zip(options.truth_of_phase, options.means, options.sigmas, strict=True):
             means[label], sigmas[label] = mean, sigma
         texture = sigmas * options.texture * np.array(_TEXTURE_OF_LABEL, np.float32)
-        noise = np.maximum(sigmas**2 - texture**2 - 1 / (12 * self.scale**2), 0)
+        noise = sigmas**2 - texture**2
         self._means, self._texture = means, texture
         self._gauss = np.sqrt(noise * (1 - options.poisson))
         # Grey levels per detected electron, such that counts at the mean have the Poisson part of the variance.
         self._per_count = noise * options.poisson / np.maximum(means, 1)
         canvas = (shape[0] + 2 * margin, shape[1] + 2 * margin)
         rng = stream(seed, RECORDING, 1)
-        mottle = smooth_noise(rng, canvas, 1.2) + smooth_noise(rng, canvas, 4.0)
-        self._mottle = mottle / mottle.std()
+        self._mottle = _standardised(smooth_noise(rng, canvas, 1.2) + smooth_noise(rng, canvas, 4.0), regions)
 
     def window(self, t: int) -> tuple[slice, slice]:
         """Where frame `t` lies on the canvas; it moves against the specimen's drift."""
@@ -142,6 +143,15 @@ class Recorder:
             counts = rng.poisson(expected)
             noisy += per_count * (counts - expected)
         return noisy
+
+
+def _standardised(field: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    for label in range(3):
+        inside = regions == label
+        spread = field[inside].std() if inside.any() else 0.0
+        if spread > 0:
+            field[inside] = (field[inside] - field[inside].mean()) / spread
+    return field
 
 
 def margin_of(course: Conditions) -> int:
