@@ -82,9 +82,7 @@ def simulate(
     ----------
     scenario : ``"battery"``: a dark half-disc electrode in grey electrolyte, bright Li that grows and is stripped,
         dead Li left. ``"nanoparticles"``: particles that nucleate, grow and coalesce on a film.
-    shape : (H, W), each at least 16.
-    n_frames : T, at least 1.
-    seed : whole number from 0.
+    shape, n_frames, seed : (H, W), each at least 16; T, at least 1; whole number from 0.
     bits : 8 or 16; 16-bit grey levels are 257 times the 8-bit ones, with the noise digitised more finely.
     difficulty : ``"easy"``, ``"mid"`` or ``"hard"``: separation of the phases (METHOD.md section 6), width of the
         thinnest features, trend and contrast steps.
@@ -102,8 +100,8 @@ def simulate(
             _within(name, value, 0, 1e6, open_low=True)
     chosen = scene_options(scenario, difficulty, options)
     stack, truth, described = _record(chosen, (height, width), n_frames, seed, bits)
-    name = f"{scenario}-{difficulty}-{seed}"
-    movie = ArrayMovie(stack, name=name, pixel_size_um=pixel_size_um, frame_time_s=frame_time_s)
+    title = f"{scenario}-{difficulty}-{seed}"
+    movie = ArrayMovie(stack, name=title, pixel_size_um=pixel_size_um, frame_time_s=frame_time_s)
     arguments = {"shape": (height, width), "n_frames": n_frames, "seed": seed, "bits": bits, "difficulty": difficulty}
     return Simulation(movie, truth, scenario, arguments | described)
 
