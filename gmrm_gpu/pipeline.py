@@ -1,0 +1,468 @@
+"""One movie analysed: the only place that joins reading and numerics.
+
+`run_replicates` is the core: R replicates of one sampling rate over all frames of a movie, frame by frame. An
+analysis is one replicate whose fits and labels are kept; a study is many whose shares are kept.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from .backend import Array, Backend, free_memory, get_backend
+from .classify import NOT_VISITED, foreground_components
+from .config import AnalysisConfig, CorrectionConfig, MixtureConfig
+from .correct import Corrected, Corrector
+from .engines import GenericEngine, select_engine
+from .errors import InputError, MemoryBudgetError
+from .frames import Movie, open_movie
+from .philox import STREAM_START, stream_words
+from .quantify import count_share, make_scale, volume_weights, weighted_share
+from .results import AnalysisResult, Examples, FitStatus, MixtureFit, MovieInfo
+from .sampling import Sampler
+
+Progress = Callable[[int, int], None]
+EXAMPLE_SETTINGS = ((5.0, 0.05), (20.0, 0.2))
+"""(radius, gamma) of the paper's Figure 2g and h."""
+N_EXAMPLES = 6
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Per replicate and frame, (R, T) host arrays. share, volume_share, share_raw, posterior : see AnalysisResult."""
+
+    share: np.ndarray
+    volume_share: np.ndarray
+    share_raw: np.ndarray
+    posterior: np.ndarray
+    n_samples: np.ndarray
+    without_neighbours: np.ndarray
+    status: np.ndarray
+
+    @staticmethod
+    def empty(n_replicates: int, n_frames: int) -> Curves:
+        """All NaN and zero."""
+        shape = (n_replicates, n_frames)
+        nans = (np.full(shape, np.nan) for _ in range(4))
+        return Curves(*nans, np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.uint8))
+
+
+class Observer:
+    """Sees the frames of a run go by; the default looks away."""
+
+    def fitted(self, t: int, frame: np.ndarray, fit: MixtureFit, positions: Array, labels: Array) -> None:
+        """Frame `t` was fitted and labelled."""
+
+    def corrected(self, done: Corrected) -> None:
+        """A frame was corrected; comes in the order of time, perhaps frames later."""
+
+
+class Runner:
+    """Everything a run over one movie needs, made once: backend, engine, calibration, checks."""
+
+    def __init__(self, movie: Movie, config: AnalysisConfig, backend: Backend | None = None) -> None:
+        self.movie, self.config = movie, config
+        self.backend = backend or get_backend(config.compute.device, config.compute.dtype)
+        self.engine: GenericEngine = select_engine(self.backend)
+        size = movie.pixel_size_um
+        n_pixels = movie.shape[0] * movie.shape[1] if movie.valid is None else int(movie.valid.sum())
+        self.scale = make_scale(config.quantity, n_pixels, size)
+        weights = volume_weights(movie.shape, config.quantity, size)
+        self.volume_weights = None if weights is None else self.backend.asarray(weights)
+        self.sigma_floor = _quantisation_floor(movie)
+        check_movie(movie, config.mixture)
+
+    @property
+    def frame_time_s(self) -> float | None:
+        """Seconds from frame to frame: the user's, else the file's, else None."""
+        return self.config.quantity.frame_time_s or self.movie.frame_time_s
+
+    @property
+    def time_s(self) -> np.ndarray | None:
+        """(T,) time of each frame since frame number 0."""
+        return None if self.frame_time_s is None else self.movie.frame_numbers * self.frame_time_s
+
+    @property
+    def info(self) -> MovieInfo:
+        """What the results remember of the movie."""
+        movie = self.movie
+        return MovieInfo(
+            name=movie.name,
+            n_frames=len(movie),
+            shape=movie.shape,
+            dtype=str(movie.dtype),
+            n_pixels=self.scale.n_pixels,
+            pixel_size_um=self.config.quantity.pixel_size_um or movie.pixel_size_um,
+            frame_time_s=self.frame_time_s,
+            frame_numbers=tuple(int(n) for n in movie.frame_numbers),
+        )
+
+    def sampler(self, rate: float) -> Sampler:
+        """Draws at `rate`; refuses a rate that gives a fit fewer samples than parameters."""
+        sampler = Sampler(self.movie.shape, replace(self.config.sampling, rate=rate), self.movie.valid)
+        needed = self.config.mixture.n_parameters + 1
+        if sampler.capacity < needed:
+            raise InputError(
+                f"rate {rate:g} gives {sampler.capacity} samples a frame, but the model has {needed - 1} parameters; "
+                f"use a rate of at least {needed / sampler.n_pixels:.2g} or a smaller model"
+            )
+        return sampler
+
+    def corrector(self) -> Corrector:
+        """A fresh vote with the configured settings."""
+        return self.engine.corrector(self.movie.shape, self.config.correction, self.config.phases)
+
+    def bytes_per_replicate(self, rate: float) -> int:
+        """Memory one replicate takes at `rate`."""
+        return self.engine.bytes_per_replicate(self.sampler(rate).capacity, self.config.mixture, self.corrector())
+
+    def run(
+        self,
+        rate: float,
+        replicates: np.ndarray,
+        *,
+        observer: Observer | None = None,
+        tick: Callable[[], None] | None = None,
+    ) -> Curves:
+        """Analyse `replicates` (R,) at `rate` over all frames; `tick` is called after each frame."""
+        sampler, corrector = self.sampler(rate), self.corrector()
+        curves = Curves.empty(len(replicates), len(self.movie))
+        observer = observer or Observer()
+        for t in range(len(self.movie)):
+            self._one_frame(t, rate, replicates, sampler, corrector, curves, observer)
+            if tick:
+                tick()
+        for done in corrector.flush():
+            self._tally(done, curves, observer)
+        return curves
+
+    def _one_frame(
+        self,
+        t: int,
+        rate: float,
+        replicates: np.ndarray,
+        sampler: Sampler,
+        corrector: Corrector,
+        curves: Curves,
+        observer: Observer,
+    ) -> None:
+        config, number = self.config, int(self.movie.frame_numbers[t])
+        frame = self.movie.frame(t)
+        draw = sampler.draw(replicates, number, backend=self.backend)
+        n_words = config.mixture.n_components
+        streams = stream_words(config.sampling.seed, rate, replicates, number, STREAM_START, n_words)
+        fit, labels, posterior = self.engine.fit_and_label(
+            frame, draw, config.mixture, config.phases, streams=streams, sigma_floor=self.sigma_floor
+        )
+        curves.posterior[:, t] = posterior
+        curves.n_samples[:, t] = draw.n_samples
+        curves.status[:, t] = fit.status
+        curves.share_raw[:, t] = count_share(labels, config.phases.foreground_index, backend=self.backend)
+        observer.fitted(t, frame, fit, draw.positions, labels)
+        for done in corrector.push(draw.positions, labels):
+            self._tally(done, curves, observer)
+
+    def _tally(self, done: Corrected, curves: Curves, observer: Observer) -> None:
+        t, foreground = done.frame, self.config.phases.foreground_index
+        curves.without_neighbours[:, t] = done.without_neighbours
+        count = count_share(done.labels, foreground, backend=self.backend)
+        curves.share[:, t] = curves.posterior[:, t] if self.config.quantity.estimator == "posterior" else count
+        curves.volume_share[:, t] = curves.share[:, t]
+        if self.volume_weights is not None:
+            curves.volume_share[:, t] = weighted_share(
+                done.labels, done.positions, foreground, self.volume_weights, backend=self.backend
+            )
+        observer.corrected(done)
+
+    def provenance(self, started: float) -> dict[str, Any]:
+        """Versions, device, engine and seconds since `started`."""
+        import array_api_compat
+        import scipy
+
+        return {
+            "gmrm_gpu": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "array_api_compat": array_api_compat.__version__,
+            "platform": platform.platform(),
+            "device": self.backend.name,
+            "device_reason": self.backend.reason,
+            "engine": self.engine.name,
+            "engine_reason": self.engine.reason,
+            "seed": self.config.sampling.seed,
+            "wall_s": round(time.perf_counter() - started, 3),
+        }
+
+
+def check_movie(movie: Movie, mixture: MixtureConfig) -> None:
+    """Refuse a movie that the model cannot describe at all."""
+    a, b = (max((term[i] for term in mixture.terms), default=0) for i in (0, 1))
+    height, width = movie.shape
+    if width <= a or height <= b:
+        raise InputError(
+            f"frames are {height} x {width} pixels (height x width), too small for a trend with x^{a} and y^{b}; "
+            "use --trend none or linear, or larger frames"
+        )
+    n_pixels = height * width if movie.valid is None else int(movie.valid.sum())
+    if n_pixels <= mixture.n_parameters:
+        raise InputError(f"frames have {n_pixels} usable pixels, but the model has {mixture.n_parameters} parameters")
+    looked_at = sorted({0, len(movie) // 2, len(movie) - 1})
+    distinct = 0
+    for t in looked_at:
+        frame = movie.frame(t)
+        distinct = max(distinct, np.unique(frame if movie.valid is None else frame[movie.valid]).size)
+        if distinct >= mixture.n_components:
+            return
+    raise InputError(
+        f"{movie.name} has only {distinct} distinct grey levels, but {mixture.n_components} components were asked "
+        "for; use fewer --components, or check that this is the recorded movie and not a mask"
+    )
+
+
+def _quantisation_floor(movie: Movie) -> float:
+    """Smallest sigma that the data can show: one grey level / sqrt(12), for real numbers a trifle of their spread."""
+    if movie.dtype.kind in "iub":
+        return 1.0 / 12**0.5
+    frame = movie.frame(0)
+    values = frame if movie.valid is None else frame[movie.valid]
+    return max(1e-3 * float(np.std(values, dtype=np.float64)), 1e-12)
+
+
+class CachedMovie(Movie):
+    """A movie that keeps the frames it has read, up to a number of bytes; replicates read each frame many times."""
+
+    def __init__(self, movie: Movie, n_bytes: int) -> None:
+        super().__init__(
+            name=movie.name,
+            shape=movie.shape,
+            dtype=movie.dtype,
+            n_frames=len(movie),
+            pixel_size_um=movie.pixel_size_um,
+            frame_time_s=movie.frame_time_s,
+            frame_numbers=movie.frame_numbers,
+            valid=movie.valid,
+        )
+        self._movie, self._lock = movie, Lock()
+        self._keep = int(n_bytes // (movie.shape[0] * movie.shape[1] * movie.dtype.itemsize))
+        self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def frame(self, t: int) -> np.ndarray:
+        """Frame `t`, from memory if it is there."""
+        with self._lock:
+            if t in self._frames:
+                return self._frames[t]
+        frame = self._movie.frame(t)
+        with self._lock:
+            # The first frames stay: with a cyclic reading order, dropping the oldest would never hit.
+            if len(self._frames) < self._keep:
+                self._frames[t] = frame
+        return frame
+
+
+def memory_budget(config: AnalysisConfig, backend: Backend) -> int:
+    """Bytes an analysis may take: `--memory`, or half of what is free."""
+    return config.compute.memory_bytes or free_memory(backend) // 2
+
+
+def check_memory(needed: int, budget: int) -> None:
+    """Raise `MemoryBudgetError` where one replicate does not fit."""
+    if needed > budget:
+        raise MemoryBudgetError(
+            f"one replicate needs {needed / 1e6:.0f} MB, the budget is {budget / 1e6:.0f} MB; "
+            "raise --memory, lower --radius, or crop the movie"
+        )
+
+
+class Recorder(Observer):
+    """Keeps fits and labels of a one-replicate run, and the examples for a report."""
+
+    def __init__(self, runner: Runner, *, labels: bool, settings: tuple[tuple[float, float], ...]) -> None:
+        self.runner, movie = runner, runner.movie
+        self.fits: list[MixtureFit] = []
+        self.labels = np.zeros((len(movie), *movie.shape), dtype=np.uint8) if labels else None
+        self.chosen = np.unique(np.linspace(0, len(movie) - 1, N_EXAMPLES).round().astype(int))
+        self.images: dict[int, np.ndarray] = {}
+        self.raw: dict[int, np.ndarray] = {}
+        self.final: dict[int, np.ndarray] = {}
+        self.settings = settings
+        self.by_setting: list[dict[int, np.ndarray]] = [{} for _ in settings]
+        self._correctors = [self._other(radius, gamma) for radius, gamma in settings]
+
+    def _other(self, radius: float, gamma: float) -> Corrector:
+        config = replace(self.runner.config.correction, radius=radius, gamma=gamma)
+        return self.runner.engine.corrector(self.runner.movie.shape, config, self.runner.config.phases)
+
+    def fitted(self, t: int, frame: np.ndarray, fit: MixtureFit, positions: Array, labels: Array) -> None:
+        """Keep the fit; show the labels to the example settings."""
+        self.fits.append(fit[0])
+        if t in self.chosen:
+            self.images[t] = frame.copy()
+            self.raw[t] = self._image(positions, labels)
+        for corrector, kept in zip(self._correctors, self.by_setting, strict=True):
+            for done in corrector.push(positions, labels):
+                self._keep(kept, done)
+
+    def corrected(self, done: Corrected) -> None:
+        """Keep the corrected labels."""
+        if self.labels is not None:
+            self.labels[done.frame] = self._image(done.positions, done.labels)
+        self._keep(self.final, done)
+
+    def _keep(self, kept: dict[int, np.ndarray], done: Corrected) -> None:
+        if done.frame in self.chosen:
+            kept[done.frame] = self._image(done.positions, done.labels)
+
+    def _image(self, positions: Array, labels: Array) -> np.ndarray:
+        """(height, width) uint8: 0 not visited, p + 1 phase p."""
+        shape = self.runner.movie.shape
+        backend = self.runner.backend
+        image = np.zeros(shape[0] * shape[1], dtype=np.uint8)
+        position, label = backend.to_host(positions)[0], backend.to_host(labels)[0]
+        visited = label != NOT_VISITED
+        image[position[visited]] = label[visited] + 1
+        return image.reshape(shape)
+
+    def examples(self, sampled_rate: float, sampled: Recorder | None = None) -> Examples:
+        """Pictures for the report; `sampled` recorded a sub-sampled run, by default this one."""
+        for corrector, kept in zip(self._correctors, self.by_setting, strict=True):
+            for done in corrector.flush():
+                self._keep(kept, done)
+        config, chosen = self.runner.config, self.chosen
+        fits = MixtureFit.stack(self.fits[t] for t in chosen)
+
+        def stack(images: dict[int, np.ndarray]) -> np.ndarray:
+            return np.stack([images[t] for t in chosen])
+
+        return Examples(
+            frames=chosen,
+            images=stack(self.images),
+            labels_raw=stack(self.raw),
+            labels=stack(self.final),
+            settings=self.settings,
+            labels_settings=np.stack([stack(kept) for kept in self.by_setting]),
+            sampled_rate=sampled_rate,
+            labels_sampled=stack((sampled or self).final),
+            fits=fits,
+            foreground=foreground_components(fits, config.phases),
+            phase_names=config.phases.names,
+            foreground_index=config.phases.foreground_index,
+            valid=self.runner.movie.valid,
+        )
+
+
+def example_settings(correction: CorrectionConfig, shape: tuple[int, int]) -> tuple[tuple[float, float], ...]:
+    """The paper's two settings to compare, those whose ball fits into the frame."""
+    return tuple(s for s in EXAMPLE_SETTINGS if 2 * s[0] < min(shape)) or ((min(shape) // 4, correction.gamma),)
+
+
+def fit_frames(
+    movie: Any,
+    config: AnalysisConfig | None = None,
+    *,
+    frames: Any = None,
+    progress: Progress | None = None,
+) -> MixtureFit:
+    """Fit the full frames of a movie, each on its own.
+
+    Parameters
+    ----------
+    movie : Movie, array (T, height, width) or (height, width), or a path.
+    config : settings; `AnalysisConfig()` by default. frames : selection as in `open_movie`, for example ``"0:10"``.
+    progress : called with (frames done, frames in all).
+
+    Returns
+    -------
+    MixtureFit with leading axis T.
+    """
+    runner = Runner(open_movie(movie, frames=frames), config or AnalysisConfig())
+    runner = Runner(runner.movie, _without_correction(runner.config), runner.backend)
+    recorder = Recorder(runner, labels=False, settings=())
+    total = len(runner.movie)
+    runner.run(1.0, np.array([0]), observer=recorder, tick=_ticker(progress, total))
+    return MixtureFit.stack(recorder.fits)
+
+
+def _without_correction(config: AnalysisConfig) -> AnalysisConfig:
+    return replace(config, correction=replace(config.correction, radius=0.0))
+
+
+def analyze(
+    movie: Any,
+    config: AnalysisConfig | None = None,
+    *,
+    rate: float | None = None,
+    progress: Progress | None = None,
+) -> AnalysisResult:
+    """One growth curve from one movie: fit, classify, correct, quantify.
+
+    Parameters
+    ----------
+    movie : Movie, array (T, height, width), or a path.
+    config : settings; `AnalysisConfig()` by default.
+    rate : sub-sample the movie once at this rate, in (0, 1]; overrides ``config.sampling.rate``.
+    progress : called with (frames done, frames in all).
+
+    Returns
+    -------
+    AnalysisResult, with labels and pictures for a report. A frame whose fit failed has a NaN share and a status.
+
+    Raises
+    ------
+    InputError
+        The movie cannot carry the model (too small, too few grey levels, too few samples).
+    """
+    started = time.perf_counter()
+    config = config or AnalysisConfig()
+    config = config if rate is None else config.with_rate(rate)
+    runner = Runner(open_movie(movie), config)
+    rate = config.sampling.rate
+    check_memory(runner.bytes_per_replicate(rate), memory_budget(config, runner.backend))
+    settings = example_settings(config.correction, runner.movie.shape)
+    recorder = Recorder(runner, labels=True, settings=settings)
+    total = len(runner.movie)
+    curves = runner.run(rate, np.array([0]), observer=recorder, tick=_ticker(progress, total))
+    fits = MixtureFit.stack(recorder.fits)
+    return AnalysisResult(
+        movie=runner.info,
+        config=config,
+        scale=runner.scale,
+        frame=runner.movie.frame_numbers,
+        time_s=runner.time_s,
+        share=curves.share[0],
+        volume_share=curves.volume_share[0],
+        share_raw=curves.share_raw[0],
+        posterior=curves.posterior[0],
+        n_samples=curves.n_samples[0],
+        n_without_neighbours=curves.without_neighbours[0],
+        status=curves.status[0],
+        fits=fits,
+        foreground=foreground_components(fits, config.phases),
+        labels=recorder.labels,
+        examples=recorder.examples(rate),
+        provenance=runner.provenance(started),
+    )
+
+
+def _ticker(progress: Progress | None, total: int) -> Callable[[], None] | None:
+    if progress is None:
+        return None
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        progress(done, total)
+
+    return tick
+
+
+__all__ = ["Curves", "FitStatus", "Runner", "analyze", "fit_frames"]
