@@ -65,11 +65,11 @@ class FolderMovie(Movie):
         self._reported = path.name or str(path)
         shape, dtype = self._header(0)
         for t in range(1, len(files)):
-            other, _ = self._header(t)
-            if other != shape:
+            other, kind = self._header(t)
+            if (other, kind) != (shape, dtype):
                 raise InputError(
-                    f"frame {t} ({files[t].name}) has {size_text(other)} pixels, the first {size_text(shape)}; "
-                    "give images of one size"
+                    f"frame {t} ({files[t].name}) is {size_text(other)} {kind}, the first {size_text(shape)} {dtype}; "
+                    "give images of one size and type"
                 )
         super().__init__(name=self._reported, shape=shape, dtype=dtype, n_frames=len(files))
 
@@ -141,4 +141,6 @@ def _natural(text: str) -> tuple[int, int, str]:
 
 def _unreadable(name: str, error: Exception) -> InputError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if reason.startswith("cannot identify"):
+        reason = "its content is none that Pillow knows"
     return InputError(f"{name} is truncated or not an image ({reason}); save it again")

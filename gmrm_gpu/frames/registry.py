@@ -133,7 +133,7 @@ def _reader(path: Path) -> Callable[..., Movie]:
 
 
 def _read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    movie = _open_source(path, False)
+    movie = _open_source(path, True)  # a mask may be painted in colour
     if len(movie) != 1:
         raise InputError(f"the mask {movie.name} has {len(movie)} frames; give one image")
     return movie._pixels(0)

@@ -6,11 +6,14 @@ Pages are read one at a time; an uncompressed contiguous stack is memory-mapped.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import struct
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +76,13 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
     if not _page_chain_is_whole(path):
         raise InputError(f"{path.name} is truncated: its list of pages leaves the file; copy or export it again")
     try:
-        tif = tifffile.TiffFile(path)
+        with _quiet():
+            tif = tifffile.TiffFile(path)
     except (tifffile.TiffFileError, OSError, ValueError, struct.error) as error:
         raise InputError(f"{path.name} is not a readable TIFF file ({_first_line(error)}); export it again") from None
     try:
-        series, n_frames = _one_series(tif, path.name)
+        with _quiet():
+            series, n_frames = _one_series(tif, path.name)
         pixel_size_um, frame_time_s = _calibration(tif)
         page = series.keyframe
         grey = page.samplesperpixel == 1 and page.photometric != _PALETTE
@@ -155,6 +160,21 @@ class TiffMovie(Movie):
         return pixels
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # What tifffile logs about damaged files would stand beside the one line of our error.
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(_reject)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_reject)
+
+
+def _reject(record: logging.LogRecord) -> bool:
+    return False
+
+
 def _is_palette8(page: Any) -> bool:
     return page.photometric == _PALETTE and page.bitspersample <= 8
 
@@ -175,14 +195,19 @@ def _one_series(tif: Any, name: str) -> tuple[Any, int]:
     if page.photometric == _CMYK or page.samplesperpixel > 4:
         raise InputError(f"{name} has {page.samplesperpixel} channels a pixel; export it in grey")
     sizes = {axis: size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "YXS" and size > 1}
-    if len(sizes) > 1 or "C" in sizes:
+    # tifffile calls the frames of an ImageJ stack channels where the writer did not name the axis.
+    if len(sizes) > 1 or 1 < sizes.get("C", 1) <= 4:
         held = ", ".join(f"{axis} = {size}" for axis, size in sizes.items())
         raise InputError(f"{name} has the axes {held}; export one channel and one plane as a stack in time")
     if page.imagedepth > 1:
         raise InputError(f"{name} holds volumes {page.imagedepth} slices deep; export a stack of images")
-    if None in list(series.pages):
+    if tif.is_ome and None in list(series.pages):
         raise InputError(f"{name} lacks the page of frame {list(series.pages).index(None)}; export it again")
-    return series, math.prod(sizes.values())
+    n_frames = math.prod(sizes.values())
+    announced = int(tif.imagej_metadata.get("images", 1)) if tif.is_imagej else 1
+    if n_frames < announced:
+        raise InputError(f"{name} is truncated: {n_frames} of {announced} frames are there; copy or export it again")
+    return series, n_frames
 
 
 def _map(path: Path, tif: Any, series: Any, shape: tuple[int, ...]) -> np.ndarray:

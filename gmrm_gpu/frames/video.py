@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
         raise MissingDependencyError("reading video needs PyAV: pip install 'gmrm-gpu[video]'") from None
     try:
         index = _scan(av, path)
+    except InputError:
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path.name} is truncated or not a video ({reason}); copy or export it again") from None
@@ -66,6 +68,7 @@ class VideoMovie(Movie):
         self._av, self._path, self._index, self._luminance = av, path, index, luminance
         self._lock = threading.Lock()
         self._container: Any = None
+        self._close: Callable[[], Any] = lambda: None
         self._frames: Iterator[Any] = iter(())
         self._next = 0
         self._last: tuple[int, np.ndarray] | None = None
@@ -123,9 +126,9 @@ class VideoMovie(Movie):
 
     def _restart(self) -> None:
         if self._container is not None:
-            self._container.close()
+            self._close()
         self._container = self._av.open(str(self._path))
-        weakref.finalize(self, self._container.close)
+        self._close = weakref.finalize(self, self._container.close)
         self._frames = self._container.decode(video=0)
         self._next = 0
         self._last = None
@@ -140,29 +143,30 @@ class VideoMovie(Movie):
             return np.array(to_grey(pixels, t, self.name, luminance=self._luminance))
         bits = frame.format.components[0].bits
         if not self._luminance and len(frame.format.components) >= 3:
-            for plane in frame.planes[1:3]:
-                chroma = _plane(plane, frame.format).astype(np.int32) - (1 << (bits - 1))
+            for number in range(1, min(3, len(frame.planes))):
+                chroma = _plane(frame, number).astype(np.int32) - (1 << (bits - 1))
                 if np.abs(chroma).max(initial=0) > _NEUTRAL << (bits - 8):
                     raise colour_error(t, self.name)
-        return _plane(frame.planes[0], frame.format).copy()
+        return _plane(frame, 0).copy()
 
 
 def _planar(frame: Any) -> Any:
     """`frame` in a format whose first plane is its luma, or in RGB."""
     name, bits = frame.format.name, frame.format.components[0].bits
-    if frame.format.is_rgb or name == "pal8":
-        return frame.reformat(format="rgb24" if bits <= 8 else "rgb48le")
     if name in ("yuyv422", "uyvy422", "yvyu422"):
         return frame.reformat(format="yuv422p")
-    return frame
+    if name.startswith(("gray", "yuv", "nv")) and (frame.format.is_planar or name.startswith("gray")):
+        return frame
+    return frame.reformat(format="rgb24" if bits <= 8 else "rgb48le")
 
 
-def _plane(plane: Any, layout: Any) -> np.ndarray:
+def _plane(frame: Any, number: int) -> np.ndarray:
+    plane, layout = frame.planes[number], frame.format
     kind = np.dtype(np.uint8 if layout.components[0].bits <= 8 else np.uint16)
     kind = kind.newbyteorder(">" if layout.is_big_endian else "<")
     rows = np.frombuffer(plane, dtype=kind).reshape(plane.height, plane.line_size // kind.itemsize)
     # In nv12 and its kin the second plane holds two values a pixel.
-    paired = layout.name.startswith(("nv", "p0", "p2", "p4")) and plane.index == 1
+    paired = layout.name.startswith("nv") and number == 1
     return rows[:, : plane.width * (2 if paired else 1)]
 
 
@@ -171,10 +175,7 @@ def _scan(av: Any, path: Path) -> _Index:
         if not container.streams.video:
             raise InputError(f"{path.name} holds no video; give a movie")
         stream = container.streams.video[0]
-        packets, announced = [], int(stream.frames)
-        for packet in container.demux(stream):
-            if packet.size and not packet.is_corrupt:
-                packets.append((packet.pts, packet.is_keyframe, packet.is_discard))
+        packets, announced = _packets(container, stream), int(stream.frames)
         if 0 < len(packets) < announced:
             raise InputError(
                 f"{path.name} is truncated: {len(packets)} of {announced} frames are there; copy or export it again"
@@ -183,15 +184,37 @@ def _scan(av: Any, path: Path) -> _Index:
         context, rate = stream.codec_context, stream.average_rate or stream.guessed_rate
         if not shown or not context.pix_fmt:
             raise InputError(f"{path.name} has no frames that can be decoded; give a movie with at least one")
-        bits = context.format.components[0].bits
+        times, keyframes = _timeline(shown)
+        if times is not None and rate and not announced and _is_steady(times) and container.duration:
+            # Matroska does not count its frames, but knows how long they last.
+            end, whole = float(times[-1] * stream.time_base), container.duration / av.time_base
+            if len(container.streams) == 1 and end + 1.5 / float(rate) < whole:
+                raise InputError(f"{path.name} is truncated: {end:g} s of {whole:g} s; copy or export it again")
+        dtype = np.dtype(np.uint8 if context.format.components[0].bits <= 8 else np.uint16)
         shape = (context.height, context.width)
-    times: np.ndarray | None = None
-    keyframes = np.zeros(1, dtype=np.int64)
-    if all(pts is not None for pts, _ in shown):
-        ordered = sorted(shown)
-        times = np.array([pts for pts, _ in ordered], dtype=np.int64)
-        keyframes = np.flatnonzero([key for _, key in ordered])
-        if np.any(np.diff(times) == 0):
-            times = None
-    dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
     return _Index(len(shown), times, keyframes, shape, dtype, float(1 / rate) if rate else None)
+
+
+def _packets(container: Any, stream: Any) -> list[tuple[int | None, bool, bool]]:
+    """(time, is a keyframe, is not shown) of every whole packet; empty ones only flush the decoder."""
+    return [
+        (packet.pts, packet.is_keyframe, packet.is_discard)
+        for packet in container.demux(stream)
+        if packet.size and not packet.is_corrupt
+    ]
+
+
+def _is_steady(times: np.ndarray) -> bool:
+    steps = np.diff(times)
+    return bool(np.all(np.abs(steps - steps.mean()) <= 0.5 * steps.mean())) if steps.size else True
+
+
+def _timeline(shown: list[tuple[int | None, bool]]) -> tuple[np.ndarray | None, np.ndarray]:
+    """Ascending times of the frames, None where they are missing or ambiguous, and the positions of keyframes."""
+    if any(pts is None for pts, _ in shown):
+        return None, np.zeros(1, dtype=np.int64)
+    ordered = sorted((pts, key) for pts, key in shown if pts is not None)
+    times = np.array([pts for pts, _ in ordered], dtype=np.int64)
+    if np.any(np.diff(times) == 0):
+        return None, np.zeros(1, dtype=np.int64)
+    return times, np.flatnonzero([key for _, key in ordered])
