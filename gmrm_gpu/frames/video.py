@@ -100,7 +100,7 @@ class VideoMovie(Movie):
             self._container.seek(int(times[keyframe]), stream=self._container.streams.video[0])
             self._frames = self._container.decode(video=0)
         frame = self._advance(t, int(times[t]))
-        if frame is None:  # the seek landed too late
+        if frame is None or frame.is_corrupt:  # the seek landed too late, or where a picture needs earlier ones
             self._restart()
             frame = self._advance(t, int(times[t]))
         if frame is None:
@@ -137,6 +137,8 @@ class VideoMovie(Movie):
         return InputError(f"frame {t} of {self.name} cannot be decoded ({reason}); the file is truncated or damaged")
 
     def _grey(self, frame: Any, t: int) -> np.ndarray:
+        if frame.is_corrupt:
+            raise self._damaged(t, "the decoder had to guess parts of it")
         frame = _planar(frame)
         if frame.format.name in ("rgb24", "rgb48le"):
             pixels = frame.to_ndarray()

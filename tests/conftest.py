@@ -1,0 +1,33 @@
+"""Shared fixtures, and the count of GPU tests that did not run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real recordings beside the repository; tests that need one are skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real recordings (../shared/data) are not on this machine")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One file (or folder) of each format, all holding the same movie, `movies.STACK`."""
+    from movies import exact_sources
+
+    return exact_sources(tmp_path_factory.mktemp("sources"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = {kind: terminalreporter.stats.get(kind, []) for kind in ("skipped", "passed", "failed")}
+    gpu = {kind: sum("gpu" in r.keywords and r.when != "teardown" for r in found) for kind, found in reports.items()}
+    if any(gpu.values()):
+        ran = gpu["passed"] + gpu["failed"]
+        terminalreporter.write_line(f"GPU tests: {gpu['skipped']} skipped, {ran} run")
