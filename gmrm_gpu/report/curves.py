@@ -10,6 +10,7 @@ from ..results import AnalysisResult, FitStatus, StudyResult
 from . import style
 from .common import (
     Result,
+    count_of,
     finite_share,
     foreground_name,
     is_share_of_frame,
@@ -49,6 +50,8 @@ def _set_limits(axes: Any, x: np.ndarray, values: list[np.ndarray]) -> None:
         high = low + 1.0
     margin = 0.05 * (high - low)
     axes.set_ylim(low - (0 if low == 0 else margin), high + margin)
+    if high - low >= 5000:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace("-", "−"))
 
 
 def _whole_frames(axes: Any, label: str) -> None:
@@ -63,7 +66,7 @@ def figure4(study: StudyResult) -> Any:
     columns = {2: 2, 3: 3, 4: 2}.get(n, 3)
     width = 5.0 if columns == 2 else 4.2
     rows = -(-n // columns)
-    figure = style.new_figure(columns * width + 0.1, rows * 3.25 + 0.1)
+    figure = style.new_figure(columns * width + 0.15, rows * 3.25 + 0.1)
     x, x_label = time_axis(study)
     curves = {rate: study.curves(rate) for rate in study.rates}
     reference = study.reference * study.scale.factor
@@ -141,7 +144,7 @@ def growth_figure(result: AnalysisResult) -> Any:
     x, x_label = time_axis(result)
     value = result.quantity
     figure = style.new_figure(9.2, 4.2)
-    axes = style.add_axes(figure, 0.85, 0.35, 6.1, 3.2)
+    axes = style.add_axes(figure, 0.85, 0.35, 6.4, 3.2)
     style.plot_axes(axes)
     entries = [(value, _estimate_name(result), style.BLUE)]
     if is_share_of_frame(result):
@@ -174,10 +177,10 @@ def _mark_status(axes: Any, x: np.ndarray, value: np.ndarray, status: np.ndarray
     if unsure.any():
         style_of = {"marker": "o", "markersize": 7, "markerfacecolor": "none", "linestyle": "none"}
         axes.plot(x[unsure], value[unsure], color=style.VERMILION, **style_of)
-        words.append(f"○ {unsure.sum()} frames: fit not converged or components dropped")
+        words.append(f"○ {count_of(int(unsure.sum()), 'frame')}: fit not converged or components dropped")
     if failed.any():
         low = axes.get_ylim()[0]
         kwargs = {"marker": "x", "markersize": 7, "linestyle": "none", "clip_on": False, "zorder": 5}
         axes.plot(x[failed], np.full(failed.sum(), low), color=style.VERMILION, **kwargs)
-        words.append(f"× {failed.sum()} frames: no usable fit")
+        words.append(f"× {count_of(int(failed.sum()), 'frame')}: no usable fit")
     return "     ".join(words)

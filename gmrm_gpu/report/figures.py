@@ -96,6 +96,12 @@ def _code(examples: Examples) -> int:
     return examples.foreground_index + 1
 
 
+def _short(examples: Examples) -> str:
+    """The foreground's name, cut to fit above a panel."""
+    name = examples.phase_names[examples.foreground_index]
+    return style.plain(name if len(name) <= 16 else name[:15] + "…")
+
+
 def _names(result: Result, examples: Examples, index: int) -> list[str]:
     given = analysis_config(result).phases.component_names
     return component_names(examples.foreground[index], examples.phase_names, examples.foreground_index, given)
@@ -122,7 +128,8 @@ def frames_labels_figure(result: Result) -> Any:
     figure, panels = style.image_grid(n, examples.images.shape[1:], columns=_COLUMNS.get(n, 3))
     for i, axes in enumerate(panels):
         picture = _overlay(view, examples.images[i], examples.labels[i], _code(examples))
-        title = f"{stamp(result, int(examples.frames[i]))}: {_share_text(examples.labels[i], _code(examples))}"
+        share = _share_text(examples.labels[i], _code(examples))
+        title = f"{stamp(result, int(examples.frames[i]))}: {_short(examples)} {share}"
         view.finish(axes, picture, title)
     return figure
 
@@ -138,7 +145,7 @@ def subsampled_figure(result: Result) -> Any:
         picture = np.zeros((*view.mask(labels > 0).shape, 3))
         raster.paint(picture, view.mask(labels > 0, any_pixel=True), "#3F3F3F")
         raster.paint(picture, view.mask(labels == _code(examples), any_pixel=True), style.FOREGROUND)
-        title = f"{stamp(result, int(examples.frames[i]))}: {_share_text(labels, _code(examples))} of samples"
+        title = f"{stamp(result, int(examples.frames[i]))}: {_short(examples)} {_share_text(labels, _code(examples))}"
         view.finish(axes, picture, title)
     return figure
 
@@ -163,10 +170,10 @@ def trend_figure(result: Result) -> Any:
     i = _main_example(examples)
     image = np.asarray(examples.images[i], dtype=float)
     view = _View.of(image, examples.valid, pixel_size(result))
-    figure, (raw, surface, flat) = style.image_grid(3, image.shape, columns=3, width=11.0, foot=0.55)
+    figure, (raw, surface, flat) = style.image_grid(3, image.shape, columns=3, width=11.0, foot=0.35)
     view.finish(raw, view.grey(image), f"{stamp(result, int(examples.frames[i]))}, as recorded")
     trend = usable_trend(examples.fits[i], image.shape)
-    draw_trend(surface, trend, image.shape, "fitted trend")
+    draw_trend(surface, trend, image.shape, "fitted trend (grey levels)")
     view.finish(flat, view.grey(image if trend is None else image - trend), "trend taken out, same grey window")
     return figure
 
@@ -198,7 +205,6 @@ def _colour_bar(axes: Any, drawn: Any) -> None:
     bar = figure.add_axes((box.x0, box.y0 - 0.19 / height, box.width, 0.11 / height))
     figure.colorbar(drawn, cax=bar, orientation="horizontal")
     bar.tick_params(labelsize=8, length=2, pad=1.5)
-    bar.text(1.0, -2.4, "grey levels", transform=bar.transAxes, fontsize=8, ha="right", va="top", color=style.TEXT)
 
 
 def correction_figure(result: Result) -> Any:
@@ -221,7 +227,7 @@ def correction_figure(result: Result) -> Any:
     picture = dim.copy()
     raster.paint(picture, view.mask(before), style.FOREGROUND)
     view.finish(panels[0], picture, f"before correction ({stamp(result, int(examples.frames[i]))})")
-    _note(panels[0], [(f"{before.sum():,} px foreground", style.FOREGROUND)])
+    _note(panels[0], [(f"{before.sum():,} pixels", style.FOREGROUND)])
     for axes, (title, labels) in zip(panels[1:], after, strict=True):
         _corrected_panel(axes, view, dim.copy(), title, (before, labels == _code(examples)))
     return figure
@@ -231,17 +237,13 @@ def _corrected_panel(axes: Any, view: _View, picture: np.ndarray, title: str, ma
     before, now = masks
     removed, added = before & ~now, now & ~before
     raster.paint(picture, view.mask(now), style.FOREGROUND)
-    raster.paint(picture, view.mask(removed), style.SKY)
-    raster.paint(picture, view.mask(added), "#FFFFFF")
+    raster.paint(picture, view.mask(removed, any_pixel=True), style.SKY)
+    raster.paint(picture, view.mask(added, any_pixel=True), "#FFFFFF")
     view.finish(axes, picture, title)
-    notes = [(f"{now.sum():,} px kept", style.FOREGROUND)] if not added.any() else []
-    if added.any():
-        notes = [
-            (f"{(now & before).sum():,} px kept", style.FOREGROUND),
-            (f"{added.sum():,} px added (white)", "#555555"),
-        ]
     share = f" ({percent(removed.sum() / before.sum(), 2)})" if before.any() else ""
-    notes.append((f"{removed.sum():,} px removed{share}", style.SKY))
+    notes = [(f"kept {(now & before).sum():,}", style.FOREGROUND), (f"removed {removed.sum():,}{share}", style.SKY)]
+    if added.any():
+        notes.append((f"added {added.sum():,}", "#FFFFFF"))
     _note(axes, notes)
 
 
@@ -252,9 +254,10 @@ def _note(axes: Any, parts: list[tuple[str, str]]) -> None:
     x, y = 0.0, -0.12 / height_in
     for text, colour in parts:
         kwargs = {"transform": axes.transAxes, "va": "center", "clip_on": False}
-        axes.text(x, y, "■", color=colour, fontsize=9, **kwargs)
+        edge = style.outlined(1.2, "#888888") if colour == "#FFFFFF" else []
+        axes.text(x, y, "■", color=colour, fontsize=9, path_effects=edge, **kwargs)
         axes.text(x + 0.14 / width_in, y, text, color=style.text_colour(colour), fontsize=8.5, **kwargs)
-        x += (0.34 + 0.066 * len(text)) / width_in
+        x += (0.3 + 0.064 * len(text)) / width_in
 
 
 def frame_figure(
@@ -306,7 +309,7 @@ def frame_figure(
     names = component_names(foreground, phase_names, index, component_phases)
     draw_histogram(graph, image, fit, foreground, names, _visited(labels, valid))
     graph.set_title("histogram and fitted components", fontsize=10, loc="left", pad=4)
-    draw_trend(surface, usable_trend(fit, (image.shape[0], image.shape[1])), image.shape, "fitted trend")
+    draw_trend(surface, usable_trend(fit, (image.shape[0], image.shape[1])), image.shape, "fitted trend (grey levels)")
     return figure
 
 

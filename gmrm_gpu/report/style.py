@@ -27,7 +27,7 @@ DPI = 150
 
 
 # The lighter colours are too faint for words on white.
-_TEXT_COLOURS = {ORANGE: "#A86A00", SKY: "#1F77AE", YELLOW: "#857A00", PURPLE: "#A8487F"}
+_TEXT_COLOURS = {ORANGE: "#A86A00", SKY: "#1F77AE", YELLOW: "#857A00", PURPLE: "#A8487F", "#FFFFFF": TEXT}
 
 
 def text_colour(colour: str) -> str:

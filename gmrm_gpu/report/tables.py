@@ -11,6 +11,7 @@ from ..results import AnalysisResult, FitStatus, StudyResult, status_counts
 from .common import (
     Result,
     analysis_config,
+    count_of,
     finite_share,
     foreground_name,
     is_share_of_frame,
@@ -42,10 +43,10 @@ def paper_row(rate: float) -> tuple[int, float, float] | None:
 def table1(study: StudyResult) -> Table:
     """Bias and width per rate; with a truth, bias and RMSE against it; the paper's own numbers last."""
     unit = unit_text(study)
-    head = ["Sampling rate", "Replicates", f"Avg. bias ({unit})", f"Avg. width ({unit})", f"Avg. |bias| ({unit})"]
+    head = ["Rate", "Replicates", f"Avg. bias, {unit}", f"Avg. width, {unit}", f"Avg. |bias|, {unit}"]
     if study.truth is not None:
-        head += [f"Bias against truth ({unit})", f"RMSE against truth ({unit})"]
-    head += ["Failed fits", "Paper: bias (µm³)", "Paper: width (µm³)"]
+        head += [f"Bias to truth, {unit}", f"RMSE to truth, {unit}"]
+    head += ["Failed fits", "Paper: avg. bias, µm³", "Paper: avg. width, µm³"]
     rows = []
     for row in study.table():
         cells = [percent(row["rate"]), f"{row['n_replicates']:,}"]
@@ -66,7 +67,7 @@ def shape_table(study: StudyResult) -> Table | None:
     rows.sort(key=lambda row: -row["rate"])
     first, paper_first = rows[0], PAPER_TABLE1[min(PAPER_TABLE1, key=lambda r: abs(r - rows[0]["rate"]))]
     base = percent(first["rate"])
-    head = ["Sampling rate", f"|Bias| ÷ that at {base}", "Paper", f"Width ÷ that at {base}", "Paper"]
+    head = ["Rate", f"|Bias| ÷ that at {base}", "Paper", f"Width ÷ that at {base}", "Paper"]
     cells = []
     for row in rows:
         paper = paper_row(row["rate"]) or paper_first
@@ -115,22 +116,36 @@ def _study_headline(study: StudyResult) -> tuple[str, list[str]]:
         first = f"Fully sampled, the {name} {quantity} is {text}."
     else:
         first = f"Fully sampled, the {name} {quantity} peaks at {text} at {stamp(study, at)}."
-    return first, [_rate_sentence(study, row, float(reference[at])) for row in study.table()]
+    more = [_rate_sentence(study, row, float(reference[at])) for row in study.table()]
+    return first, more + _truth_sentence(study, reference)
+
+
+def _truth_sentence(study: StudyResult, reference: np.ndarray) -> list[str]:
+    if study.truth is None:
+        return []
+    truth = study.truth * study.scale.factor
+    errors = finite_share(reference - truth)
+    if errors.size == 0:
+        return []
+    error, peak = float(errors.mean()), float(np.nanmax(truth))
+    direction = "too high" if error > 0 else "too low" if error < 0 else "off"
+    return [
+        f"The truth is known here and peaks at {number(peak)} {unit_text(study)}: against it, the fully sampled curve "
+        f"itself is {number(abs(error))} {unit_text(study)} {direction} on average."
+    ]
 
 
 def _rate_sentence(study: StudyResult, row: dict[str, Any], peak: float) -> str:
     unit, bias, width = unit_text(study), row["avg_bias"], row["avg_width"]
-    start = f"Sampling {percent(row['rate'])} of the pixels"
+    start = f"With {percent(row['rate'])} of the pixels"
     if not np.isfinite(bias):
-        return f"{start}: no replicate could be fitted."
+        return f"{start} there is no usable replicate."
     part = f" ({percent(abs(bias) / peak, 2)} of the peak)" if peak > 0 else ""
     part_width = f" ({percent(width / peak, 2)})" if peak > 0 else ""
-    if bias == 0:
-        middle = "gives the fully sampled value on average"
-    else:
-        middle = f"is {number(abs(bias))} {unit}{part} too {'high' if bias > 0 else 'low'} on average"
-    band = f"80 % of the {row['n_replicates']:,} replicates lie within {number(width)} {unit}{part_width}"
-    return f"{start} {middle}; {band}."
+    direction = "too high" if bias > 0 else "too low" if bias < 0 else "off"
+    middle = f"the curve is {number(abs(bias))} {unit}{part} {direction} on average"
+    band = f"80 % of the {row['n_replicates']:,} replicates lie in a band {number(width)} {unit}{part_width} wide"
+    return f"{start}, {middle}; {band}."
 
 
 def _analysis_headline(result: AnalysisResult) -> tuple[str, list[str]]:
@@ -274,18 +289,17 @@ def _study_cautions(study: StudyResult) -> list[str]:
             notes.append(f"{percent(rate)}: of {status.size:,} fits, {text}.")
         failed = ~np.isfinite(shares)
         if failed.any():
-            notes.append(
-                f"{percent(rate)}: {failed.sum():,} fits gave no share and are left out of mean and percentiles."
-            )
+            notes.append(f"{percent(rate)}: fits without a share: {failed.sum():,}; left out of mean and percentiles.")
         if lost := int(failed.all(axis=0).sum()):
-            notes.append(f"{percent(rate)}: {lost:,} frames have no usable replicate and are gaps in the curves.")
+            notes.append(f"{percent(rate)}: frames without any usable replicate: {lost:,}; gaps in the curves.")
         if text := _lonely(study.without_neighbours[rate], _expected_samples(study, rate)):
             notes.append(f"{percent(rate)}: {text}")
         if shares.shape[0] < 10:
-            notes.append(f"{percent(rate)}: only {shares.shape[0]} replicates; 10th and 90th percentiles mean little.")
+            few = count_of(shares.shape[0], "replicate")
+            notes.append(f"{percent(rate)}: only {few}; 10th and 90th percentiles mean little.")
     if finite_share(study.reference).size < study.reference.size:
         lost = study.reference.size - finite_share(study.reference).size
-        notes.append(f"{lost:,} frames have no reference; they count in no average bias.")
+        notes.append(f"Frames without a reference: {lost:,}; left out of the average bias.")
     return notes
 
 
@@ -306,7 +320,7 @@ def _analysis_cautions(result: AnalysisResult) -> list[str]:
     if text := _unusual(result.status):
         notes.append(f"Of {len(result.status):,} frames: {text} (marked in the growth curve).")
     if failed := int((~np.isfinite(result.share)).sum()):
-        notes.append(f"{failed:,} frames gave no share and are gaps in the curve.")
+        notes.append(f"Frames without a share: {failed:,}; gaps in the curve.")
     if text := _lonely(result.n_without_neighbours, float(np.sum(result.n_samples))):
         notes.append(text)
     return notes
