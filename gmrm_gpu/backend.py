@@ -18,6 +18,9 @@ from .errors import ConfigError, DeviceError
 
 Array = Any
 
+host_namespace = array_api_compat.array_namespace(np.zeros(1))
+"""NumPy as the standard has it, for the few numbers that are always computed on the host."""
+
 _INSTALL_GPU = "pip install 'gmrm-gpu[cuda13]' (or cuda12, to match the driver)"
 
 
@@ -65,6 +68,13 @@ class Backend:
         if self.name == "array_api_strict":
             return np.asarray(array_api_compat.to_device(values, self.xp.Device("CPU_DEVICE")))
         return np.asarray(values)
+
+    def running_sum(self, array: Array, out: Array | None = None) -> Array:
+        """Cumulative sum of a 1-D unsigned array in its own type, wrapping; into `out` where arrays allow that."""
+        if self.name in ("numpy", "cupy") and out is not None:
+            array.cumsum(dtype=array.dtype, out=out)
+            return out
+        return self.xp.cumulative_sum(array, dtype=array.dtype)
 
     def put(self, array: Array, index: Array, values: Array) -> Array:
         """`array` (1-D) with ``array[index] = values``; `index` holds distinct integers. May work in place.

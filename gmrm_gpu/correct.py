@@ -1,7 +1,8 @@
 """The spatio-temporal vote that cleans labels (METHOD.md 7).
 
-Frames are pushed in the order of time. Each becomes an image of packed phase counts, summed along rows, so that a
-row of the neighbourhood ball costs two look-ups whatever its length; a ring keeps the images within reach.
+Frames are pushed in the order of time. Each becomes a running sum of visited pixels, eight bits a phase packed into
+one word, so that a row of the neighbourhood ball costs two look-ups whatever its length. The sum may wrap around: a
+difference over one row, at most 255 visits, is exact all the same. A ring keeps the sums within reach.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ import numpy as np
 from .backend import Array, Backend
 from .classify import NOT_VISITED
 from .config import CorrectionConfig
-from .errors import InputError
 
-_FIELD_BITS = 16
-_FIELD_MASK = (1 << _FIELD_BITS) - 1
+_FIELD_BITS = 8
 _GROUP_PIXELS = 1 << 20
 """Images of about this many pixels are corrected together: enough to amortise calls, and near the cache."""
 _QUERIES = 1 << 13
@@ -70,8 +69,8 @@ class _Frame:
     number: int
     positions: Array
     labels: Array
-    images: list[list[Array]]
-    """Per group of replicates, per plane of phases: row-summed packed counts, flat."""
+    images: list[Array]
+    """Per group of replicates: running sum of packed visits, flat."""
 
 
 @dataclass
@@ -93,8 +92,6 @@ class Corrector:
     _count: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.shape[1] >= 1 << (_FIELD_BITS - 1):
-            raise InputError(f"frames are {self.shape[1]} pixels wide; the correction supports up to 32767")
         self._offsets = time_offsets(self.config) if self.config.radius > 0 else []
         self._rows = {abs(dt): ball_rows(self.config, dt) for dt in self._offsets}
         self._past = -min(self._offsets, default=0)
@@ -103,9 +100,14 @@ class Corrector:
         self._stride = self.shape[1] + 2 * self._pad + 1
         self._size = self._stride * (self.shape[0] + 2 * self._pad)
         self._group = max(1, _GROUP_PIXELS // self._size)
-        # Two phases fit a 32-bit word, up to four a 64-bit word; more take several images.
-        self._per_plane = 2 if self.n_phases <= 2 else 4
-        self._word = self.backend.xp.int32 if self.n_phases <= 2 else self.backend.xp.int64
+        xp = self.backend.xp
+        # At most six phases (one a component), eight bits each.
+        self._word = xp.uint16 if self.n_phases <= 2 else xp.uint32 if self.n_phases <= 4 else xp.uint64
+        self._word_bytes = 2 if self.n_phases <= 2 else 4 if self.n_phases <= 4 else 8
+        values = np.array([1 << (_FIELD_BITS * phase) for phase in range(self.n_phases)] + [0], dtype=np.uint64)
+        self._unit = self.backend.asarray(values, dtype=self._word)
+        self._spare: dict[int, list[Array]] = {}
+        self._scratch: dict[int, Array] = {}
 
     @property
     def active(self) -> bool:
@@ -115,8 +117,7 @@ class Corrector:
     @property
     def image_bytes(self) -> int:
         """Bytes the ring holds per replicate."""
-        planes = -(-self.n_phases // self._per_plane)
-        return self._size * planes * 2 * self._per_plane * (self._past + self._future + 1) if self.active else 0
+        return self._size * self._word_bytes * (self._past + self._future + 2) if self.active else 0
 
     def push(self, positions: Array, labels: Array) -> list[Corrected]:
         """Give the next frame's samples (R, m); returns the frames that are now decided, in order."""
@@ -139,10 +140,11 @@ class Corrector:
             frame = self._waiting.popleft()
             done.append(self._correct(frame))
             while self._ring and self._ring[0].number <= frame.number - self._past:
-                self._ring.popleft()
+                for image in self._ring.popleft().images:
+                    self._spare.setdefault(image.shape[0], []).append(image)
         return done
 
-    def _images(self, positions: Array, labels: Array) -> list[list[Array]]:
+    def _images(self, positions: Array, labels: Array) -> list[Array]:
         xp, width = self.backend.xp, self.shape[1]
         y = positions // width
         place = (y + self._pad) * self._stride + (positions - y * width) + self._pad + 1
@@ -156,19 +158,19 @@ class Corrector:
             if bool(xp.any(flat == NOT_VISITED)):
                 visited = xp.nonzero(flat != NOT_VISITED)[0]
                 index, flat = xp.take(index, visited), xp.take(flat, visited)
-            groups.append([self._image(index, flat, rows, plane) for plane in range(0, self.n_phases, self._per_plane)])
+            groups.append(self._running_sum(index, xp.take(self._unit, xp.astype(flat, xp.int64)), rows * self._size))
         return groups
 
-    def _image(self, index: Array, label: Array, rows: int, first_phase: int) -> Array:
-        xp = self.backend.xp
-        values = [0] * 256
-        for phase in range(first_phase, min(first_phase + self._per_plane, self.n_phases)):
-            values[phase] = 1 << (_FIELD_BITS * (phase - first_phase))
-        table = self.backend.asarray(np.array(values, dtype=np.int64), dtype=self._word)
-        counts = xp.take(table, xp.astype(label, xp.int64))
-        image = self.backend.zeros((rows * self._size,), self._word)
-        image = xp.reshape(self.backend.put(image, index, counts), (-1, self._stride))
-        return xp.reshape(xp.cumulative_sum(image, axis=1, dtype=self._word), (-1,))
+    def _running_sum(self, index: Array, visits: Array, size: int) -> Array:
+        """Running sum of `visits` at `index`; reuses memory, since fresh pages cost more than the sum itself."""
+        backend = self.backend
+        scratch = self._scratch.pop(size) if size in self._scratch else backend.zeros((size,), self._word)
+        scratch = backend.put(scratch, index, visits)
+        spare = self._spare.get(size)
+        out = spare.pop() if spare else backend.zeros((size,), self._word)
+        image = backend.running_sum(scratch, out)
+        self._scratch[size] = backend.put(scratch, index, backend.xp.zeros_like(visits))
+        return image
 
     def _correct(self, frame: _Frame) -> Corrected:
         xp = self.backend.xp
@@ -212,11 +214,14 @@ class Corrector:
             rows = np.array(self._rows[abs(dt)], dtype=np.int64)
             low = base[None, :] + self.backend.asarray(rows[:, 0] * self._stride - rows[:, 1])[:, None]
             high = low + self.backend.asarray(2 * rows[:, 1] + 1)[:, None]
-            for plane, image in enumerate(other.images[g]):
-                packed = self._look_up(image, high) - self._look_up(image, low)
-                for j in range(plane * self._per_plane, min((plane + 1) * self._per_plane, self.n_phases)):
-                    shift = _FIELD_BITS * (j - plane * self._per_plane)
-                    counts[j] = counts[j] + xp.astype((packed >> shift) & _FIELD_MASK, xp.int64)
+            packed = self._look_up(other.images[g], high) - self._look_up(other.images[g], low)
+            packed = xp.astype(packed, xp.int64 if self.n_phases > 3 else xp.int32)
+            # The sum of the fields from phase j up, less 256 times that from j + 1 up, is phase j's count alone.
+            above = xp.zeros_like(base)
+            for j in range(self.n_phases - 1, -1, -1):
+                here = xp.sum(packed >> (_FIELD_BITS * j), axis=0, dtype=xp.int64)
+                counts[j] = counts[j] + here - (above << _FIELD_BITS)
+                above = here
         total = xp.stack(counts)
         if 0 in self._offsets:  # the pixel is no neighbour of its own
             own = self.backend.arange(self.n_phases, dtype=xp.int64)[:, None] == xp.astype(label, xp.int64)[None, :]
@@ -225,8 +230,7 @@ class Corrector:
 
     def _look_up(self, image: Array, index: Array) -> Array:
         xp = self.backend.xp
-        values = xp.reshape(xp.take(image, xp.reshape(index, (-1,))), index.shape)
-        return xp.sum(values, axis=0, dtype=self._word)
+        return xp.reshape(xp.take(image, xp.reshape(index, (-1,))), index.shape)
 
     def _vote(self, label: Array, counts: Array) -> tuple[Array, Array]:
         """New labels and which samples had no neighbours. Shares are compared as quotients, which are exact at ties."""

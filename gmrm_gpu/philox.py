@@ -6,9 +6,11 @@ function of its counter and key: nothing is stored, nothing depends on the order
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from .backend import Array, Backend
+from .backend import Array, Backend, host_namespace
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
@@ -21,15 +23,15 @@ STREAM_LAYOUT = 0x5B000000
 STREAM_START = 0x5C000000
 
 
-def philox4x32(counter: tuple[Array, ...], key: tuple[Array, Array], *, xp: object = np) -> tuple[Array, ...]:
+def philox4x32(counter: tuple[Array, ...], key: tuple[Array, Array], *, xp: Any = host_namespace) -> tuple[Array, ...]:
     """Philox4x32-10: four uint32 arrays from four counter words and two key words (uint32, broadcastable)."""
-    c0, c1, c2, c3 = (xp.astype(c, xp.uint64) for c in counter)  # type: ignore[attr-defined]
-    k0, k1 = (xp.astype(k, xp.uint64) for k in key)  # type: ignore[attr-defined]
+    c0, c1, c2, c3 = (xp.astype(c, xp.uint64) for c in counter)
+    k0, k1 = (xp.astype(k, xp.uint64) for k in key)
     for _ in range(10):
         p0, p1 = c0 * _M0, c2 * _M1
         c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & _MASK, (p0 >> 32) ^ c3 ^ k1, p0 & _MASK
         k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
-    return tuple(xp.astype(c, xp.uint32) for c in (c0, c1, c2, c3))  # type: ignore[attr-defined]
+    return tuple(xp.astype(c, xp.uint32) for c in (c0, c1, c2, c3))
 
 
 def stream_words(seed: int, rate: float, replicates: np.ndarray, frame: int, stream: int, n_words: int) -> np.ndarray:
@@ -78,9 +80,7 @@ def permute(index: Array, n: int, keys: Array, *, backend: Backend) -> Array:
     outside = xp.nonzero(flat >= n)[0]
     while outside.shape[0]:
         row = xp.take(rows, outside)
-        walked = _feistel(
-            xp.take(flat, outside), bits, [xp.take(keys[:, i], row) for i in range(N_FEISTEL_ROUNDS)]
-        )
+        walked = _feistel(xp.take(flat, outside), bits, [xp.take(keys[:, i], row) for i in range(N_FEISTEL_ROUNDS)])
         flat = backend.put(flat, outside, walked)
         outside = xp.take(outside, xp.nonzero(walked >= n)[0])
     return xp.astype(xp.reshape(flat, shape), xp.int32)

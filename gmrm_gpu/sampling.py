@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Sampler:
         if scheme == "fixed":
             return max(1, round(rate * self.n_pixels))
         if scheme == "bernoulli":
-            return self._first_count + len(self._count_thresholds)
+            return min(self.n_pixels, self._first_count + len(self._count_thresholds))
         if scheme == "stratified":
             return self._grid[0] * self._grid[1]
         return self._n_segments * -(-self.shape[1] // self._segments_per_row)
@@ -129,7 +130,7 @@ class Sampler:
     def _draw_bernoulli(self, replicates: np.ndarray, frame: int, backend: Backend) -> Draw:
         word = self._words(replicates, frame, STREAM_LAYOUT, 1)[:, 0].astype(np.uint64)
         counts = self._first_count + np.searchsorted(self._count_thresholds, word, side="right")
-        counts = np.minimum(counts, min(self.capacity, self.n_pixels))
+        counts = np.minimum(counts, self.capacity)
         positions = self._allowed_subset(replicates, frame, backend)
         valid = backend.arange(self.capacity)[None, :] < backend.asarray(counts.astype(np.int32))[:, None]
         return Draw(positions, valid, counts.astype(np.int64))
@@ -173,9 +174,7 @@ class Sampler:
     def _draw_lines(self, replicates: np.ndarray, frame: int, backend: Backend) -> Draw:
         (height, width), per_row = self.shape, self._segments_per_row
         xp = backend.xp
-        chosen = xp.astype(
-            self._subset(replicates, frame, self._n_segments, height * per_row, backend), xp.int64
-        )
+        chosen = xp.astype(self._subset(replicates, frame, self._n_segments, height * per_row, backend), xp.int64)
         word = self._words(replicates, frame, STREAM_LAYOUT, 1).astype(np.uint64)
         shift = backend.asarray(((word * np.uint64(width)) >> np.uint64(32)).astype(np.int64))
         row, segment = chosen // per_row, chosen % per_row
@@ -199,8 +198,8 @@ class Sampler:
         return Draw(positions, valid, backend.to_host(xp.sum(xp.astype(valid, xp.int64), axis=1)))
 
 
-def _place_in_block(block: Array, n_blocks: int, size: int, offset: Array, word: Array, xp: object) -> Array:
+def _place_in_block(block: Array, n_blocks: int, size: int, offset: Array, word: Array, xp: Any) -> Array:
     start = (block * size + offset) // n_blocks
     length = ((block + 1) * size + offset) // n_blocks - start
-    inside = (xp.astype(word, xp.uint64) * xp.astype(length, xp.uint64)) >> 32  # type: ignore[attr-defined]
-    return (start + xp.astype(inside, xp.int64)) % size  # type: ignore[attr-defined]
+    inside = (xp.astype(word, xp.uint64) * xp.astype(length, xp.uint64)) >> 32
+    return (start + xp.astype(inside, xp.int64)) % size
