@@ -529,6 +529,16 @@ def test_a_reduced_frame_loses_no_sampled_pixel():
     np.testing.assert_array_equal(raster.reduce_image(image, 2), [[2.5, 4.5], [10.5, 12.5]])
 
 
+def test_the_detail_of_a_large_frame_holds_the_foreground_at_full_resolution():
+    mask = np.zeros((300, 2000), bool)
+    mask[280:300, 1900:2000] = True
+    rows, columns = raster.detail(mask)
+    assert (rows.start, rows.stop) == (0, 300)
+    assert columns.stop - columns.start == raster.MAX_PANEL_PX
+    assert mask[rows, columns].sum() == mask.sum()
+    assert raster.detail(np.zeros((5, 4), bool)) == (slice(0, 5), slice(0, 4))
+
+
 def test_the_outline_is_the_rim():
     mask = np.zeros((7, 7), bool)
     mask[1:6, 1:6] = True

@@ -54,10 +54,12 @@ def _set_limits(axes: Any, x: np.ndarray, values: list[np.ndarray]) -> None:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace("-", "−"))
 
 
-def _whole_frames(axes: Any, label: str) -> None:
+def _time_ticks(axes: Any, label: str, n_points: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=label == "frame"))
+    if n_points == 1:
+        axes.set_xticks([axes.get_xlim()[0] + 0.5])
 
 
 def figure4(study: StudyResult) -> Any:
@@ -77,7 +79,7 @@ def figure4(study: StudyResult) -> Any:
         axes = style.add_axes(figure, (i % columns) * width + 0.75, (i // columns) * 3.25 + 0.35, width - 1.75, 2.4)
         style.plot_axes(axes)
         _set_limits(axes, x, everything)
-        _whole_frames(axes, x_label)
+        _time_ticks(axes, x_label, len(x))
         fixed = [(reference, "reference", style.REFERENCE)] + ([] if truth is None else [(truth, "truth", style.TRUTH)])
         if i == 0:
             style.axis_labels(axes, x_label, _value_label(study), "(a) mean of the replicates")
@@ -106,6 +108,9 @@ def _band(axes: Any, x: np.ndarray, curve: dict[str, np.ndarray], colour: str) -
     if len(x) == 1 and np.isfinite(curve["p50"][0]):
         spread = np.abs([curve["p50"] - curve["p10"], curve["p90"] - curve["p50"]])
         axes.errorbar(x, curve["p50"], yerr=spread, color=colour, capsize=6, linewidth=1.5)
+    if not np.isfinite(curve["p50"]).any():
+        axes.text(0.5, 0.5, "no usable replicate", transform=axes.transAxes, ha="center", fontsize=10)
+        return []
     axes.fill_between(x, curve["p10"], curve["p90"], color=colour, alpha=0.22, linewidth=0)
     for name in ("p10", "p90"):
         _line(axes, x, curve[name], color=colour, linewidth=0.9)
@@ -129,7 +134,7 @@ def bias_width_figure(study: StudyResult) -> Any:
         axes = style.add_axes(figure, i * 5.0 + 0.8, 0.35, 3.4, 2.45)
         style.plot_axes(axes)
         _set_limits(axes, x, [*values.values(), np.zeros(1)])
-        _whole_frames(axes, x_label)
+        _time_ticks(axes, x_label, len(x))
         style.axis_labels(axes, x_label, f"{name} ({unit_text(study)})", title)
         if name == "bias":
             axes.axhline(0, color="#666666", linewidth=0.9)
@@ -151,7 +156,7 @@ def growth_figure(result: AnalysisResult) -> Any:
         raw = result.share_raw * result.scale.factor
         entries.append((raw, "count, before correction", "#777777"))
     _set_limits(axes, x, [values for values, _, _ in entries])
-    _whole_frames(axes, x_label)
+    _time_ticks(axes, x_label, len(x))
     for values, _, colour in entries[::-1]:
         _line(axes, x, values, color=colour, linewidth=2.0 if colour == style.BLUE else 1.2)
     marked = _mark_status(axes, x, value, result.status)

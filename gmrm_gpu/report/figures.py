@@ -174,7 +174,7 @@ def trend_figure(result: Result) -> Any:
     view.finish(raw, view.grey(image), f"{stamp(result, int(examples.frames[i]))}, as recorded")
     trend = usable_trend(examples.fits[i], image.shape)
     draw_trend(surface, trend, image.shape, "fitted trend (grey levels)")
-    view.finish(flat, view.grey(image if trend is None else image - trend), "trend taken out, same grey window")
+    view.finish(flat, view.grey(image if trend is None else image - trend), "trend taken out")
     return figure
 
 
@@ -208,10 +208,12 @@ def _colour_bar(axes: Any, drawn: Any) -> None:
 
 
 def correction_figure(result: Result) -> Any:
-    """The paper's Figures 2f-h: labels before the correction, and what each setting takes away."""
+    """The paper's Figures 2f-h: labels before the correction, and what each setting takes away.
+
+    Of a large frame a detail around the foreground is shown, since single pixels are what the correction is about.
+    """
     examples = _examples(result)
-    i = _main_example(examples)
-    view = _view(examples, result)
+    i, code = _main_example(examples), _code(examples)
     after = [
         (f"r = {r:g}, γ = {g:g}", labels[i])
         for (r, g), labels in zip(examples.settings, examples.labels_settings, strict=True)
@@ -219,26 +221,29 @@ def correction_figure(result: Result) -> Any:
     used = analysis_config(result).correction
     if used.radius > 0 and (used.radius, used.gamma) not in [tuple(s) for s in examples.settings]:
         after.append((f"used here: r = {used.radius:g}, γ = {used.gamma:g}", examples.labels[i]))
+    before = examples.labels_raw[i] == code
+    window = raster.detail(before)
+    valid = None if examples.valid is None else examples.valid[window]
+    view = _View(1, raster.grey_range(examples.images, examples.valid), valid, pixel_size(result))
+    dim = view.grey(examples.images[i][window], 0.45)
     n = 1 + len(after)
     columns = 2 if n == 4 else min(n, 3)
-    figure, panels = style.image_grid(n, examples.images.shape[1:], columns=columns, width=9.0, foot=0.25)
-    dim = view.grey(examples.images[i], 0.45)
-    before = examples.labels_raw[i] == _code(examples)
+    figure, panels = style.image_grid(n, dim.shape[:2], columns=columns, width=9.0, foot=0.25)
     picture = dim.copy()
-    raster.paint(picture, view.mask(before), style.FOREGROUND)
-    view.finish(panels[0], picture, f"before correction ({stamp(result, int(examples.frames[i]))})")
-    _note(panels[0], [(f"{before.sum():,} pixels", style.FOREGROUND)])
+    raster.paint(picture, before[window], style.FOREGROUND)
+    view.finish(panels[0], picture, f"before correction, {stamp(result, int(examples.frames[i]))}")
+    _note(panels[0], [(f"{before[window].sum():,} pixels", style.FOREGROUND)])
     for axes, (title, labels) in zip(panels[1:], after, strict=True):
-        _corrected_panel(axes, view, dim.copy(), title, (before, labels == _code(examples)))
+        _corrected_panel(axes, view, dim.copy(), title, (before[window], labels[window] == code))
     return figure
 
 
 def _corrected_panel(axes: Any, view: _View, picture: np.ndarray, title: str, masks: tuple) -> None:
     before, now = masks
     removed, added = before & ~now, now & ~before
-    raster.paint(picture, view.mask(now), style.FOREGROUND)
-    raster.paint(picture, view.mask(removed, any_pixel=True), style.SKY)
-    raster.paint(picture, view.mask(added, any_pixel=True), "#FFFFFF")
+    raster.paint(picture, now, style.FOREGROUND)
+    raster.paint(picture, removed, style.SKY)
+    raster.paint(picture, added, "#FFFFFF")
     view.finish(axes, picture, title)
     share = f" ({percent(removed.sum() / before.sum(), 2)})" if before.any() else ""
     notes = [(f"kept {(now & before).sum():,}", style.FOREGROUND), (f"removed {removed.sum():,}{share}", style.SKY)]
@@ -322,4 +327,5 @@ def example_text(result: Result) -> dict[str, str]:
         "frame": stamp(result, int(examples.frames[i])),
         "window": f"{number(low)} to {number(high)}",
         "rate": percent(examples.sampled_rate),
+        "detail": "a detail of " if raster.is_detail(examples.images.shape[1:]) else "",
     }

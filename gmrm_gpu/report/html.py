@@ -99,12 +99,14 @@ def _example_captions(result: Result, fore: str) -> dict[str, tuple[str, str]]:
         "trend": (
             "Intensity trend",
             f"The slow intensity trend fitted to {quoted['frame']}, in grey levels (contour lines; its level is "
-            "arbitrary); it should be smooth and should not show the shape of the specimen.",
+            "arbitrary); it should be smooth and should not show the shape of the specimen. The outer panels share one "
+            "grey window.",
         ),
         "correction": (
             "Effect of the spatio-temporal correction",
-            f"Labels of {quoted['frame']} over the dimmed frame: orange pixels stay {fore}, blue ones were removed "
-            "because too few of their neighbours agree; good settings remove specks and leave real features.",
+            f"Labels of {quoted['detail']}{quoted['frame']} over the dimmed frame: orange pixels stay {fore}, blue ones "
+            "were removed because too few of their neighbours agree; good settings remove specks and leave real "
+            "features. The numbers count pixels.",
         ),
     }
 

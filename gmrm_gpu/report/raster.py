@@ -38,6 +38,23 @@ def reduce_mask(mask: np.ndarray, step: int, *, any_pixel: bool = False) -> np.n
     return np.asarray(blocks.any(axis=-1) if any_pixel else blocks.mean(axis=-1) >= 0.5)
 
 
+def is_detail(shape: tuple[int, ...]) -> bool:
+    """Whether `detail` cuts a frame of this shape."""
+    return max(shape) > MAX_PANEL_PX
+
+
+def detail(mask: np.ndarray) -> tuple[slice, slice]:
+    """The part of a frame, at most `MAX_PANEL_PX` high and wide, around the middle of `mask`."""
+    places = np.argwhere(mask)
+    middle = np.median(places, axis=0) if len(places) else np.array(mask.shape) / 2
+    cuts = []
+    for centre, n in zip(middle, mask.shape, strict=True):
+        size = min(n, MAX_PANEL_PX)
+        start = int(np.clip(round(float(centre)) - size // 2, 0, n - size))
+        cuts.append(slice(start, start + size))
+    return cuts[0], cuts[1]
+
+
 def grey_range(images: np.ndarray, valid: np.ndarray | None = None) -> tuple[float, float]:
     """Grey levels drawn black and white: the 0.5 and 99.5 % quantiles of what is valid and finite."""
     values = np.asarray(images, dtype=float)
