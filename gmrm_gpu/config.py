@@ -146,7 +146,7 @@ class MixtureConfig:
     tol: float = 1e-8
     max_iter: int = 2000
     starts: tuple[str, ...] = STARTS
-    n_start_iter: int = 6
+    n_start_iter: int = 9
     sigma_floor: float | None = None
 
     def __post_init__(self) -> None:

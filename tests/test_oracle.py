@@ -1,6 +1,7 @@
 """The references hold against each other and against what is known in closed form."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ SHAPE = (37, 53)
 
 def sample(seed, n=400, q=5):
     truth = ecm.params([0.3, 0.45, 0.25], [40, 90, 140], [7, 9, 8], [6, -3, 4, 2, -2][:q])
-    z, positions, f = ecm.draw(np.random.default_rng(seed), n, truth, SHAPE, TERMS[:q])
+    z, _, f = ecm.draw(np.random.default_rng(seed), n, truth, SHAPE, TERMS[:q])
     return truth, z, f
 
 
@@ -51,7 +52,7 @@ def test_ecm_rises_to_the_direct_maximum(q):
     truth, z, f = sample(4 + q, q=q)
     par, trace = ecm.ecm(z, f, truth, tol=1e-13)
     direct, best = ecm.maximise(z, f, truth)
-    assert all(b >= a - 1e-12 * abs(a) for a, b in zip(trace, trace[1:], strict=False))
+    assert all(b >= a - 1e-12 * abs(a) for a, b in pairwise(trace))
     assert trace[-1] == pytest.approx(best, rel=1e-10)
     assert np.abs(ecm.gradient(z, f, ecm.to_theta(direct), 3)).max() < 1e-4
     np.testing.assert_allclose(par.means, direct.means, atol=1e-3)

@@ -21,6 +21,9 @@ from .steps import extrapolate, m_step
 _START_BLOCKS = 4
 """Starts are compared on about this many blocks of 512 samples, an even subset."""
 
+_START_STEP = 4.0
+"""Longest extrapolation in the short runs that compare starts."""
+
 _COMPACT = 0.75
 """Finished fits are taken out of the arrays once no more than this share is still active."""
 
@@ -117,26 +120,43 @@ def responsibilities(samples: Samples, fit: MixtureFit, *, backend: Backend) -> 
 def _best_start(
     samples: Samples, config: MixtureConfig, streams: np.ndarray | None, floor: Array, backend: Backend
 ) -> Array:
-    """Run every start a few passes on an even subset and keep, per fit, the one of best log-likelihood."""
+    """Run every start a few passes on an even subset; per fit, the best point seen by any of them."""
     xp = backend.xp
-    layout = Layout(config.n_components, config.n_terms)
     subset = samples.subset(_START_BLOCKS)
     starts = start_thetas(subset, config, streams, backend=backend)
     if len(starts) == 1:
         return starts[0]
-    best, best_value = None, None
-    for theta in starts:
-        for _ in range(config.n_start_iter):
-            sums = moments(subset, theta, layout, backend=backend)
-            # The likelihood lags one step behind: good enough to compare starts, and a pass is saved.
-            value = xp.where(xp.isfinite(sums.log_likelihood), sums.log_likelihood, -1e300)
-            theta = m_step(sums, theta, samples.basis, layout=layout, schedule="fast", floor=floor, backend=backend)
-        if best is None:
-            best, best_value = theta, value
-            continue
+    best, best_value = _short_run(subset, starts[0], config, floor, backend)
+    for start in starts[1:]:
+        theta, value = _short_run(subset, start, config, floor, backend)
         best = xp.where((value > best_value)[:, None], theta, best)
         best_value = xp.maximum(value, best_value)
     return best
+
+
+def _short_run(
+    samples: Samples, theta: Array, config: MixtureConfig, floor: Array, backend: Backend
+) -> tuple[Array, Array]:
+    """The best point, and its log-likelihood, of `config.n_start_iter` passes, every third an extrapolation.
+
+    Nothing guards an extrapolation here: a bad one is simply not the best point.
+    """
+    xp = backend.xp
+    layout = Layout(config.n_components, config.n_terms)
+    best, best_value, path = theta, None, []
+    for _ in range(config.n_start_iter):
+        sums = moments(samples, theta, layout, backend=backend)
+        value = sums.log_likelihood
+        value = xp.where(xp.isfinite(value), value, xp.full_like(value, -1e300))
+        best = theta if best_value is None else xp.where((value > best_value)[:, None], theta, best)
+        best_value = value if best_value is None else xp.maximum(value, best_value)
+        path.append(theta)
+        theta = m_step(sums, theta, samples.basis, layout=layout, schedule="fast", floor=floor, backend=backend)
+        if len(path) == 2:
+            limit = xp.full_like(value, _START_STEP)
+            theta, _ = extrapolate(*path, theta, limit, layout=layout, backend=backend)
+            path = []
+    return best, best_value
 
 
 class _Driver:

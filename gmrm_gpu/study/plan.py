@@ -11,7 +11,7 @@ from ..config import StudyConfig
 from ..errors import GmrmError
 from ..pipeline import Runner, check_memory
 
-BLOCK_SAMPLES = 160_000
+BLOCK_SAMPLES = 320_000
 """Samples a frame that a block aims at: many enough to amortise the cost of a call, few enough to balance workers."""
 
 
