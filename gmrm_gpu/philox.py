@@ -70,7 +70,8 @@ def permute(index: Array, n: int, keys: Array, *, backend: Backend) -> Array:
     (R, m) int32.
     """
     xp = backend.xp
-    bits = max(2, (n - 1).bit_length())
+    # Below six bits the network is visibly uneven; walking the cycle of a larger one costs little there.
+    bits = max(6, (n - 1).bit_length())
     out = _feistel(index[None, :], bits, [keys[:, i : i + 1] for i in range(N_FEISTEL_ROUNDS)])
     if n == 1 << bits:
         return xp.astype(out, xp.int32)

@@ -332,6 +332,18 @@ def test_cautions_count_what_went_wrong():
     assert ["1 %", "24", "20", "0", "0", "4"] in rows
 
 
+def test_a_phase_shared_by_two_components_is_pointed_out():
+    result = make_analysis()
+    assert not tables.split_frames(result.fits, result.foreground).any()
+    means = result.fits.means.copy()
+    means[:3, 1] = 165.0
+    split = dataclasses.replace(result, fits=dataclasses.replace(result.fits, means=means))
+    assert tables.split_frames(split.fits, split.foreground).tolist() == [True] * 3 + [False] * 3
+    assert any("In 3 of 6 frames a background component" in note for note in tables.cautions(split))
+    lost = dataclasses.replace(result.fits, means=np.full((6, 3), np.nan), sigmas=np.full((6, 3), np.nan))
+    assert not tables.split_frames(lost, result.foreground).any()
+
+
 def test_a_clean_calibrated_study_with_separated_phases_has_no_cautions():
     study = make_study(calibrated=True)
     config = dataclasses.replace(study.config.analysis, phases=PhaseConfig("separated"))

@@ -95,39 +95,36 @@ def _draw_components(axes: Any, fit: MixtureFit, pairs: list[tuple[str, str]], c
     axes.plot(grid, total, color=style.BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
     low, high = axes.get_ylim()
     axes.set_ylim(low, max(high, 1.5 * float(total.max())))
-    _peak_labels(axes, peaks)
+    _peak_labels(axes, peaks, (grid, total))
     axes.text(0.99, 0.985, "dashed: sum of components", transform=axes.transAxes, ha="right", va="top", fontsize=8.5)
 
 
-def _peak_labels(axes: Any, peaks: list[tuple[float, float, str, str]]) -> None:
-    """Name each component above its peak; a label that would lie on another is moved up."""
+def _peak_labels(axes: Any, peaks: list[tuple[float, float, str, str]], total: tuple[np.ndarray, np.ndarray]) -> None:
+    """Name each component above the curves at its peak; a label that would lie on another is moved up."""
     low, high = axes.get_xlim()
     width_in, height_in = axes.figure.get_size_inches() * axes.get_position().size
-    top = axes.get_ylim()[1]
-    placed: list[tuple[float, float]] = []
+    top, size = axes.get_ylim()[1], 8.5
+    tall = 3 * 1.25 * size / 72 / height_in
+    across, heights = (total[0] - low) / (high - low), total[1] / top
+    placed: list[tuple[float, float, float]] = []
     for mean, peak, text, colour in sorted(peaks):
-        size = 8.5
         half = 0.5 * 0.56 * size / 72 * max(len(line) for line in text.split("\n")) / width_in
-        tall = 3 * 1.25 * size / 72 / height_in
         x = float(np.clip((mean - low) / (high - low), half, 1 - half))
-        y = min(peak / top + 0.02, 0.93 - tall)
-        for other_x, other_y in sorted(placed, key=lambda box: box[1]):
-            if abs(other_x - x) < 2 * half and abs(other_y - y) < tall:
+        y = float(heights[np.abs(across - x) <= half].max(initial=0)) + 0.02
+        for other_x, other_y, other_half in sorted(placed, key=lambda box: box[1]):
+            if abs(other_x - x) < half + other_half and abs(other_y - y) < tall:
                 y = other_y + tall
-        placed.append((x, y))
-        kwargs = {
-            "ha": "center",
-            "va": "bottom",
-            "fontsize": size,
-            "color": style.text_colour(colour),
-            "linespacing": 1.15,
-        }
+        placed.append((x, y, half))
         axes.annotate(
             text,
             xy=(float(np.clip(mean, low, high)), peak),
-            xytext=(x, y),
+            xytext=(x, min(y, 0.95 - tall)),
             textcoords="axes fraction",
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0},
             path_effects=style.outlined(2.0, "white"),
-            **kwargs,
+            ha="center",
+            va="bottom",
+            fontsize=size,
+            color=style.text_colour(colour),
+            linespacing=1.15,
         )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import AnalysisConfig
-from ..results import AnalysisResult, FitStatus, StudyResult, status_counts
+from ..results import AnalysisResult, FitStatus, MixtureFit, StudyResult, status_counts
 from .common import (
     Result,
     analysis_config,
@@ -22,6 +22,7 @@ from .common import (
     stamp,
     term_text,
     unit_text,
+    usable_examples,
 )
 
 # The paper's Table 1 (METHOD.md 9): rate -> replicates, average bias, average width in um^3, of another movie.
@@ -252,6 +253,7 @@ def settings(config: AnalysisConfig) -> list[tuple[str, str, str]]:
 def cautions(result: Result) -> list[str]:
     """What a reader should know before trusting the numbers; empty when all is well."""
     notes = _study_cautions(result) if isinstance(result, StudyResult) else _analysis_cautions(result)
+    notes += _split_phase(result)
     phases, movie = analysis_config(result).phases, result.movie
     excluded = movie.shape[0] * movie.shape[1] - movie.n_pixels
     if excluded > 0:
@@ -269,6 +271,32 @@ def cautions(result: Result) -> list[str]:
         )
     given = result.provenance.get("warnings", ())
     return notes + [str(note) for note in ([given] if isinstance(given, str) else given)]
+
+
+def _split_phase(result: Result) -> list[str]:
+    """A note if the foreground seems to be shared between components of which only some are counted."""
+    source = result if isinstance(result, AnalysisResult) else usable_examples(result)
+    if source is None:
+        return []
+    split, n = split_frames(source.fits, source.foreground), len(source.foreground)
+    if split.sum() < 0.1 * n or not split.any():
+        return []
+    where = "frames" if isinstance(result, AnalysisResult) else "fully sampled example frames"
+    return [
+        f"In {split.sum():,} of {n:,} {where} a background component lies within one standard deviation of the "
+        "foreground component: one phase may be shared between the two, and only part of it is counted. Use fewer "
+        "--components, or give --phases as names and let both have the same one."
+    ]
+
+
+def split_frames(fits: MixtureFit, foreground: np.ndarray) -> np.ndarray:
+    """(F,) whether a background component (of 1 % or more) lies within a foreground component's sigma of its mean."""
+    kept = np.isfinite(fits.means) & (fits.weights >= 0.01)
+    means, sigmas = np.where(kept, fits.means, np.inf), np.where(kept, fits.sigmas, 0.0)
+    fore, back = foreground & kept, ~foreground & kept
+    pair = fore[:, :, None] & back[:, None, :]
+    distance = np.abs(np.where(pair, means[:, :, None], 0.0) - np.where(pair, means[:, None, :], np.inf))
+    return (distance < sigmas[:, :, None]).any(axis=(1, 2))
 
 
 def _unusual(status: np.ndarray) -> str:
