@@ -105,8 +105,8 @@ def _example_captions(result: Result, fore: str) -> dict[str, tuple[str, str]]:
         "correction": (
             "Effect of the spatio-temporal correction",
             f"Labels of {quoted['detail']}{quoted['frame']} over the dimmed frame: orange pixels stay {fore}, "
-            "blue ones were removed because too few of their neighbours agree; good settings remove specks and leave real "
-            "features. The numbers count pixels.",
+            "blue ones were removed because too few of their neighbours agree; good settings remove specks and leave "
+            "real features. The numbers count pixels.",
         ),
     }
 
