@@ -1,0 +1,343 @@
+"""What each command does: flags to settings, the work, files, and a few lines of result."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..backend import free_memory, make_backend, probe_gpu
+from ..config import AnalysisConfig, CorrectionConfig, StudyConfig
+from ..errors import ConfigError, GmrmError, InputError, MissingDependencyError
+from ..frames import ArrayMovie, Movie, open_labels, open_movie, save_movie
+from ..output import (
+    check_extras,
+    fill_analysis,
+    fill_fit,
+    fill_study,
+    finished,
+    load_study,
+    new_folder,
+    renew_report,
+    write_json,
+)
+from ..pipeline import Runner, analyze
+from ..results import AnalysisResult, StudyResult, status_counts
+from ..simulate import simulate
+from ..study import run_study
+from . import console as say
+from .console import Console
+from .options import analysis_config, study_config
+
+LOOKED_AT = 200
+"""Frames that `info` reads at most."""
+QUICK = ((96, 96, 12), (10, 20, 100))
+FULL_SIZE = (256, 256, 30)
+
+R = TypeVar("R", AnalysisResult, StudyResult)
+
+
+def run_simulate(args: argparse.Namespace, console: Console) -> None:
+    """A synthetic movie with its truth, as files."""
+    if args.format == "tif":
+        try:
+            check_extras(labels=True)
+        except MissingDependencyError as error:
+            raise MissingDependencyError(f"{error}, or give --format npy") from None
+    height, width, n_frames = args.size
+    out = _out(args, f"{args.scenario}_simulation")
+    with new_folder(out, overwrite=args.overwrite) as folder:
+        simulation = simulate(
+            args.scenario,
+            shape=(height, width),
+            n_frames=n_frames,
+            seed=args.seed,
+            bits=args.bits,
+            difficulty=args.difficulty,
+            pixel_size_um=args.pixel_size,
+            frame_time_s=args.frame_time,
+            **dict(_assignment(text) for text in args.set or ()),
+        )
+        movie = simulation.movie
+        calibration = (movie.pixel_size_um, movie.frame_time_s)
+        truth = ArrayMovie(simulation.truth, pixel_size_um=calibration[0], frame_time_s=calibration[1])
+        save_movie(movie, folder / f"movie.{args.format}")
+        save_movie(truth, folder / f"truth.{args.format}")
+        described = {
+            "scenario": simulation.scenario,
+            "foreground_value": simulation.foreground_value,
+            "pixel_size_um": calibration[0],
+            "frame_time_s": calibration[1],
+            "parameters": simulation.parameters,
+            "truth_share": simulation.truth_share,
+            "command": args.command_line,
+        }
+        write_json(folder / "simulation.json", described)
+    share = simulation.truth_share
+    print(f"{movie.name}: {len(movie)} frames of {height} x {width}, {movie.dtype}")
+    print(f"foreground (label {simulation.foreground_value}): up to {100 * share.max():.3g} % of the frame")
+    for name in (f"movie.{args.format}", f"truth.{args.format}", "simulation.json"):
+        print(f"written: {out / name}")
+
+
+def run_info(args: argparse.Namespace, console: Console) -> None:
+    """What a movie holds and what its analysis would take."""
+    config = analysis_config(args)
+    movie = _open(args)
+    chosen = np.unique(np.linspace(0, len(movie) - 1, LOOKED_AT).round().astype(int))
+    low, high, total, count, distinct = math.inf, -math.inf, 0.0, 0, 0
+    with console.progress("reading", "frames") as progress:
+        for done, t in enumerate(chosen, 1):
+            frame = movie.frame(int(t))
+            values = frame.reshape(-1) if movie.valid is None else frame[movie.valid]
+            low, high = min(low, values.min()), max(high, values.max())
+            total, count = total + float(values.sum(dtype=np.float64)), count + values.size
+            distinct = max(distinct, np.unique(values).size) if t in (chosen[0], chosen[-1]) else distinct
+            if progress:
+                progress(done, len(chosen))
+    part = "" if len(chosen) == len(movie) else f" (from {len(chosen)} frames)"
+    height, width = movie.shape
+    n_excluded = 0 if movie.valid is None else int((~movie.valid).sum())
+    size = config.quantity.pixel_size_um or movie.pixel_size_um
+    interval = config.quantity.frame_time_s or movie.frame_time_s
+    stored = len(movie) * height * width * movie.dtype.itemsize
+    print(f"movie        {movie.name}")
+    print(f"frames       {len(movie)} (numbers {movie.frame_numbers[0]} to {movie.frame_numbers[-1]})")
+    print(f"size         {height} x {width} pixels (height x width), {n_excluded:,} excluded")
+    print(f"type         {movie.dtype}, {stored / 1e6:,.1f} MB in all")
+    levels = f"{say.number(low)} to {say.number(high)}, mean {say.number(total / count)}"
+    print(f"grey levels  {levels}, {distinct} distinct{part}")
+    print(f"pixel size   {'unknown; give --pixel-size' if size is None else f'{size:g} um'}")
+    print(f"frame time   {'unknown; give --frame-time' if interval is None else f'{interval:g} s'}")
+    _print_memory(movie, config)
+
+
+def _print_memory(movie: Movie, config: AnalysisConfig) -> None:
+    backend = make_backend(np, dtype=config.compute.dtype)
+    labels = len(movie) * movie.shape[0] * movie.shape[1]
+    print(f"memory       {free_memory(backend) / 1e6:,.0f} MB free, labels of all frames {labels / 1e6:,.1f} MB")
+    try:
+        runner = Runner(movie, config, backend)
+        rates = (1.0, *StudyConfig().rates)
+        needs = [(rate, runner.bytes_per_replicate(rate)) for rate in rates]
+    except GmrmError as error:
+        print(f"analysis     not with these settings: {error}")
+        return
+    print("one fit      " + ", ".join(f"{n / 1e6:,.1f} MB at {100 * rate:g} %" for rate, n in needs))
+
+
+def run_fit(args: argparse.Namespace, console: Console) -> None:
+    """One frame: parameters, table, picture."""
+    config = analysis_config(args)
+    # A single frame has no past, so the correction could only report samples without neighbours.
+    config = replace(config, correction=CorrectionConfig(radius=0)).with_rate(1.0)
+    check_extras(report=not args.no_report)
+    movie = open_movie(_open(args), frames=[args.frame])
+    out = _out(args, f"{_stem(args.movie)}_fit")
+    with new_folder(out, overwrite=args.overwrite, inputs=_inputs(args)) as folder:
+        _note_device(config, console)
+        result = _stamped(analyze(movie, config), args)
+        _refuse_failure(result.status)
+        fill_fit(result, folder)
+        if not args.no_report:
+            _draw_fit(result, movie, folder)
+    print(say.fit_table(result))
+    print(f"written: {out}")
+    _note(console, say.fit_note(result.status))
+
+
+def _draw_fit(result: AnalysisResult, movie: Movie, folder: Path) -> None:
+    from ..report import save_figure
+    from ..report.figures import frame_figure
+
+    assert result.labels is not None
+    phases = result.config.phases
+    figure = frame_figure(
+        movie.frame(0),
+        result.fits[0],
+        result.labels[0],
+        result.foreground[0],
+        phase_names=phases.names,
+        pixel_size_um=result.movie.pixel_size_um,
+        foreground_index=phases.foreground_index,
+        component_phases=phases.component_names,
+        valid=movie.valid,
+    )
+    save_figure(figure, folder / "fit")
+
+
+def run_analyze(args: argparse.Namespace, console: Console) -> None:
+    """One movie, or one sub-sampling of it."""
+    config = analysis_config(args)
+    check_extras(labels=True, report=not args.no_report)
+    movie = _open(args)
+    out = _out(args, f"{_stem(args.movie)}_analysis")
+    with new_folder(out, overwrite=args.overwrite, inputs=_inputs(args)) as folder:
+        _note_device(config, console)
+        with console.progress("analysing", "frames") as progress:
+            result = _stamped(analyze(movie, config, progress=progress), args)
+        _refuse_failure(result.status)
+        failure = fill_analysis(result, folder, report=not args.no_report)
+    print(say.growth(result))
+    _close_run(out, failure, args)
+    _note(console, say.fit_note(result.status))
+    _note(console, say.calibration_note(result.scale, result.time_s, result.config))
+
+
+def run_study_command(args: argparse.Namespace, console: Console) -> None:
+    """Replicates at several rates."""
+    config = study_config(args, analysis_config(args))
+    check_extras(report=not args.no_report)
+    movie = _open(args)
+    truth = None if args.truth is None else truth_share(args, movie, config.analysis)
+    out = _out(args, f"{_stem(args.movie)}_study")
+    result = _study(args, console, movie, config, truth, out)
+    _note(console, say.calibration_note(result.scale, result.time_s, result.config.analysis))
+
+
+def run_demo(args: argparse.Namespace, console: Console) -> None:
+    """A synthetic movie through the whole study."""
+    check_extras(report=not args.no_report)
+    height, width, n_frames = args.size or (QUICK[0] if args.quick else FULL_SIZE)
+    analysis = analysis_config(args, mixture__n_components=3)
+    config = StudyConfig(analysis=analysis, n_replicates=QUICK[1]) if args.quick else StudyConfig(analysis=analysis)
+    seed = analysis.sampling.seed
+    simulation = simulate("battery", shape=(height, width), n_frames=n_frames, seed=seed, difficulty=args.difficulty)
+    counts = ", ".join(f"{n:,} at {100 * r:g} %" for n, r in zip(config.n_replicates, config.rates, strict=True))
+    kind = "quick demo" if args.quick else "demo"
+    text = f"{kind}: synthetic {height} x {width} x {n_frames} movie, replicates {counts}"
+    if args.quick:
+        full = " x ".join(str(n) for n in FULL_SIZE)
+        text += f"; the full design is {full} and 100, 200 and 1,000 replicates, so these numbers are rough"
+    print(text, flush=True)
+    _study(args, console, simulation.movie, config, simulation.truth_share, _out(args, "gmrm_demo"), demo=text)
+
+
+def _study(
+    args: argparse.Namespace,
+    console: Console,
+    movie: Movie,
+    config: StudyConfig,
+    truth: np.ndarray | None,
+    out: Path,
+    **remarks: str,
+) -> StudyResult:
+    with new_folder(out, overwrite=args.overwrite, inputs=_inputs(args)) as folder:
+        _note_device(config.analysis, console)
+        with console.progress("studying", "samples") as progress:
+            result = _stamped(run_study(movie, config, truth=truth, progress=progress), args, **remarks)
+        _refuse_failure(result.reference_status)
+        failure = fill_study(result, folder, report=not args.no_report)
+    print(say.table1(result))
+    _close_run(out, failure, args)
+    every = [result.reference_status, *result.status.values()]
+    _note(console, say.fit_note(np.concatenate([status.reshape(-1) for status in every])))
+    return result
+
+
+def run_report(args: argparse.Namespace, console: Console) -> None:
+    """Figures and page of a finished study, again."""
+    check_extras(report=True)
+    result = load_study(args.folder)
+    page = renew_report(result, args.folder)
+    print(say.table1(result))
+    print(f"report: {page}")
+
+
+def truth_share(args: argparse.Namespace, movie: Movie, config: AnalysisConfig) -> np.ndarray:
+    """(T,) true share of the foreground in the frames and pixels used, from the label stack of --truth.
+
+    The stack has the size of the movie before or after --frames and --crop. For a volume of revolution the pixels
+    are weighted as the analysis weights them.
+    """
+    labels = open_labels(args.truth)
+    source = open_movie(args.movie, luminance=args.luminance)
+    if labels.shape == (len(source), *source.shape):
+        used = open_movie(labels, frames=args.frames, crop=args.crop)
+    elif labels.shape == (len(movie), *movie.shape):
+        used = open_movie(labels)
+    else:
+        raise InputError(
+            f"--truth has {' x '.join(map(str, labels.shape))} (frames, height, width), the movie "
+            f"{len(source)} x {source.shape[0]} x {source.shape[1]}; give one label per pixel of the movie"
+        )
+    if not (labels == args.truth_value).any():
+        found = ", ".join(str(n) for n in np.unique(labels)[:8])
+        raise InputError(f"--truth has no label {args.truth_value}, only {found}; give --truth-value")
+    runner = Runner(movie, config)
+    weights = np.ones(movie.shape)
+    if runner.volume_weights is not None:
+        weights = runner.backend.to_host(runner.volume_weights).reshape(movie.shape)
+    valid = np.ones(movie.shape, bool) if movie.valid is None else movie.valid
+    return np.array([((used.frame(t) == args.truth_value) * weights)[valid].mean() for t in range(len(used))])
+
+
+def _open(args: argparse.Namespace) -> Movie:
+    return open_movie(
+        args.movie,
+        frames=getattr(args, "frames", None),
+        crop=args.crop,
+        exclude=args.exclude,
+        luminance=args.luminance,
+    )
+
+
+def _inputs(args: argparse.Namespace) -> list[str]:
+    names = (getattr(args, name, None) for name in ("movie", "exclude", "truth", "config"))
+    return [name for name in names if name is not None]
+
+
+def _stem(movie: str) -> str:
+    path = Path(movie).expanduser().resolve()
+    return path.name if path.is_dir() else path.stem
+
+
+def _out(args: argparse.Namespace, default: str) -> Path:
+    return Path(default if args.out is None else args.out)
+
+
+def _stamped(result: R, args: argparse.Namespace, **remarks: str) -> R:
+    return replace(result, provenance={**result.provenance, "command": args.command_line, **remarks})
+
+
+def _refuse_failure(status: np.ndarray) -> None:
+    """Raise where not one fit of the full movie gave a value: there is nothing to write."""
+    if (np.asarray(status) >= 3).all():
+        counts = ", ".join(f"{n} {text}" for text, n in status_counts(status).items())
+        raise InputError(
+            f"no frame could be fitted ({counts}); use fewer --components, a simpler --trend, or look at info"
+        )
+
+
+def _close_run(out: Path, failure: str | None, args: argparse.Namespace) -> None:
+    print(f"written: {finished(out, failure)}")
+    if not args.no_report:
+        print(f"report: {(out / 'report.html').resolve()}")
+
+
+def _note(console: Console, text: str | None) -> None:
+    if text is not None:
+        console.note(text)
+
+
+def _note_device(config: AnalysisConfig, console: Console) -> None:
+    if config.compute.device.startswith("auto") and not console.quiet:
+        usable, reason = probe_gpu()
+        if not usable:
+            console.note(f"computing on the CPU: {reason}")
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """``"feature_px=4"`` -> ("feature_px", 4); a value that is no number or list stays text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--set {text!r} is not NAME=VALUE, such as feature_px=4")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

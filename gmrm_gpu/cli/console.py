@@ -1,0 +1,154 @@
+"""What a command says: results to standard output, progress and notes to standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from ..config import AnalysisConfig
+from ..results import AnalysisResult, FitStatus, Scale, StudyResult
+
+Progress = Callable[[int, int], None]
+
+
+class Console:
+    """Notes come after the results, at once only where someone watches: an error stays the only line then."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """One line worth knowing, said once."""
+        if self.quiet or text in self._notes:
+            return
+        self._notes.append(text)
+        if self._terminal:
+            self._write(text)
+
+    def close(self) -> None:
+        """Say what was held back."""
+        if not self._terminal:
+            sys.stdout.flush()
+            for text in self._notes:
+                self._write(text)
+
+    @staticmethod
+    def _write(text: str) -> None:
+        print(f"gmrm-gpu: {text}", file=sys.stderr)
+
+    @contextmanager
+    def progress(self, what: str, unit: str) -> Iterator[Progress | None]:
+        """A callback that draws a bar with the time left, on a terminal and for work of more than 2 s."""
+        if self.quiet or not self._terminal:
+            yield None
+            return
+        from tqdm import tqdm
+
+        with tqdm(desc=what, unit=unit, unit_scale=unit != "frames", delay=2, leave=False, dynamic_ncols=True) as bar:
+
+            def show(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield show
+
+
+def number(value: float) -> str:
+    """Four significant digits, in plain letters; NaN: ``"-"``."""
+    if not np.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns aligned on the right, two blanks apart."""
+    lines = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join("  ".join(cell.rjust(n) for cell, n in zip(line, widths, strict=True)) for line in lines)
+
+
+def table1(result: StudyResult) -> str:
+    """Table 1 of a study, means over frames, in the best unit there is."""
+    rows = result.table()
+    columns = {"rate": "rate", "n_replicates": "replicates", "avg_bias": "bias", "avg_width": "width"}
+    if result.truth is not None:
+        columns |= {"avg_bias_truth": "bias to truth", "rmse_truth": "rmse to truth"}
+    cells = [[f"{row[key]:g}" if key == "rate" else number(row[key]) for key in columns] for row in rows]
+    title = f"Table 1, means over {len(result.frame)} frames, in {result.scale.unit} (bias: to all pixels)"
+    return title + "\n" + table(list(columns.values()), cells)
+
+
+def growth(result: AnalysisResult) -> str:
+    """Two lines on a growth curve."""
+    movie, curve, rate = result.movie, result.quantity, result.config.sampling.rate
+    names = result.config.phases
+    height, width = movie.shape
+    first = f"{movie.name}: {movie.n_frames} frames of {height} x {width}, {100 * rate:g} % of the pixels"
+    peak = int(np.nanargmax(curve))
+    what = names.names[names.foreground_index]
+    return (
+        f"{first}\n{what}: mean {number(float(np.nanmean(curve)))} {result.scale.unit}, "
+        f"peak {number(float(curve[peak]))} {result.scale.unit} ({100 * result.share[peak]:.3g} % of the frame) "
+        f"in frame {result.frame[peak]}"
+    )
+
+
+def fit_table(result: AnalysisResult) -> str:
+    """Parameters of a one-frame analysis with status, log-likelihood, AIC and BIC."""
+    fit, config = result.fits[0], result.config
+    height, width = result.movie.shape
+    given = config.phases.component_names
+    phases = given or ["foreground" if fore else "background" for fore in result.foreground[0]]
+    rows = [
+        (str(k + 1), number(w), number(m), number(s), phases[k])
+        for k, (w, m, s) in enumerate(zip(fit.weights, fit.means, fit.sigmas, strict=True))
+    ]
+    terms = [f"{_term(*term)} {number(c)}" for term, c in zip(fit.terms, fit.coef, strict=True)]
+    status = FitStatus(int(fit.status)).label
+    return "\n".join(
+        (
+            f"{result.movie.name}, frame {result.frame[0]}: {int(fit.n_samples):,} of {height} x {width} pixels",
+            f"status {status} after {int(fit.n_iter)} passes, {fit.n_parameters} parameters",
+            f"log-likelihood {float(fit.log_likelihood):,.2f}  AIC {float(fit.aic):,.2f}  BIC {float(fit.bic):,.2f}",
+            table(("component", "weight", "mean", "sigma", "phase"), rows),
+            "trend " + (", ".join(terms) or "none") + " (grey levels at the edge of the frame)",
+        )
+    )
+
+
+def _term(a: int, b: int) -> str:
+    return ("" if a == 0 else "x" + str(a) * (a > 1)) + ("" if b == 0 else "y" + str(b) * (b > 1))
+
+
+def fit_note(status: np.ndarray) -> str | None:
+    """How many fits did not converge, lost a component or failed; None if all went well."""
+    status = np.asarray(status).reshape(-1)
+    words = {
+        FitStatus.MAX_ITER: "stopped at --max-iter",
+        FitStatus.DROPPED: "lost a component",
+        FitStatus.DEGENERATE: "failed (degenerate)",
+        FitStatus.TOO_FEW: "failed (too few samples)",
+    }
+    counts = {text: int((status == code).sum()) for code, text in words.items()}
+    found = [f"{n:,} {text}" for text, n in counts.items() if n]
+    return f"of {status.size:,} fits, {', '.join(found)}" if found else None
+
+
+def calibration_note(scale: Scale, time_s: np.ndarray | None, config: AnalysisConfig) -> str | None:
+    """Which options turn pixels and frames into units; None where nothing is missing."""
+    missing, slab = [], config.quantity.geometry == "slab"
+    if scale.pixel_area_um2 is None:
+        missing.append("--pixel-size 5nm")
+    if scale.pixel_volume_um3 is None and slab:
+        missing.append("--thickness 0.5um")
+    units = {"px": "areas are in pixels", "um2": "areas, not volumes"}
+    said = [units[scale.unit]] if missing else []
+    if time_s is None:
+        missing.append("--frame-time 0.5s")
+        said.append("time in frames")
+    return f"not calibrated ({', '.join(said)}): give {', '.join(missing)}" if missing else None

@@ -1,0 +1,276 @@
+"""Flags, and from flags and a settings file to a configuration. A flag that is not given leaves the file's value."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from ..config import (
+    DTYPES,
+    ESTIMATORS,
+    GEOMETRIES,
+    METRICS,
+    POLARITIES,
+    SCHEDULES,
+    SCHEMES,
+    SIDES,
+    STARTS,
+    TREND_PRESETS,
+    WINDOWS,
+    AnalysisConfig,
+    StudyConfig,
+    analysis_from_dict,
+    config_to_dict,
+    load_toml,
+    parse_bytes,
+    parse_length_um,
+    parse_time_s,
+)
+from ..errors import ConfigError
+from ..results import analysis_config_from_json
+
+SAMPLES_PER_RATE = 10
+"""Replicates x rate of the paper's design: 100 at 10 %, 200 at 5 %, 1,000 at 1 %."""
+
+T = TypeVar("T")
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line, and takes no abbreviated flags: a script must not change meaning with a new option."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2."""
+        line = " ".join(message.split())
+        self.exit(2, f"gmrm-gpu: error: {line} (see {self.prog} --help)\n")
+
+
+def quoted(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """`parse` as an argparse type whose `ConfigError` reaches the user in its own words."""
+
+    def convert(text: str) -> T:
+        try:
+            return parse(text)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def words(text: str) -> tuple[str, ...]:
+    """``"a, b"`` -> ``("a", "b")``."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+def numbers(kind: type[int] | type[float]) -> Callable[[str], tuple[Any, ...]]:
+    """Parser of comma-separated numbers."""
+
+    def convert(text: str) -> tuple[Any, ...]:
+        try:
+            return tuple(kind(part) for part in text.split(","))
+        except ValueError:
+            example = "0.1,0.05,0.01" if kind is float else "100,200,1000"
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not numbers separated by commas, such as {example}"
+            ) from None
+
+    return convert
+
+
+def size(text: str) -> tuple[int, int, int]:
+    """``"256x200x60"`` -> (256, 200, 60): height, width, frames."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTHxFRAMES, such as 256x256x60")
+    height, width, n_frames = (int(part) for part in parts)
+    return height, width, n_frames
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A flag for one field of one section of `AnalysisConfig`."""
+
+    flag: str
+    section: str
+    name: str
+    help: str
+    type: Callable[[str], Any] = str
+    choices: tuple[str, ...] | None = None
+    metavar: str | None = None
+
+    def add(self, group: Any) -> None:
+        """Add the flag; its help ends with the default."""
+        default = getattr(getattr(AnalysisConfig(), self.section), self.name)
+        shown = ",".join(default) if isinstance(default, tuple) else default
+        text = self.help if default is None else f"{self.help} (default {shown})"
+        more: dict[str, Any] = (
+            {"choices": self.choices} if self.choices else {"metavar": self.metavar, "type": self.type}
+        )
+        dest = f"{self.section}.{self.name}"
+        group.add_argument(self.flag, dest=dest, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **more)
+
+
+MODEL = (
+    Setting("--components", "mixture", "n_components", "K, Gaussian components, 1 to 6", int, metavar="K"),
+    Setting(
+        "--trend", "mixture", "trend", f"{', '.join(TREND_PRESETS)}, or monomials such as x,y,x2y", metavar="TREND"
+    ),
+    Setting("--schedule", "mixture", "schedule", "fast, or the plain ECM; both end at the same fit", choices=SCHEDULES),
+    Setting("--starts", "mixture", "starts", f"starts tried, some of {', '.join(STARTS)}", words, metavar="A,B"),
+    Setting("--tol", "mixture", "tol", "relative gain at which a fit has converged", float, metavar="TOL"),
+    Setting("--max-iter", "mixture", "max_iter", "passes before a fit is given up", int, metavar="N"),
+)
+PHASES = (
+    Setting(
+        "--phases",
+        "phases",
+        "phases",
+        "brightest, darkest, separated, or a name per component from dark to bright: anode,electrolyte,li",
+        metavar="RULE",
+    ),
+    Setting("--foreground", "phases", "foreground", "with names: which one is measured; else the last", metavar="NAME"),
+    Setting("--contrast", "phases", "contrast", "separated: foreground is beyond C sigma", float, metavar="C"),
+    Setting("--polarity", "phases", "polarity", "separated: on which side", choices=POLARITIES),
+)
+CORRECTION = (
+    Setting("--metric", "correction", "metric", "ball of the neighbours", choices=METRICS),
+    Setting("--radius", "correction", "radius", "its radius in pixels; 0: no correction", float, metavar="R"),
+    Setting("--gamma", "correction", "gamma", "share of foreground neighbours a pixel needs", float, metavar="G"),
+    Setting("--window", "correction", "window", "frames that neighbours come from", choices=WINDOWS),
+    Setting("--sides", "correction", "sides", "which pixels may change", choices=SIDES),
+    Setting("--time-scale", "correction", "time_scale", "pixels that one frame counts as", float, metavar="S"),
+)
+SAMPLING = (
+    Setting("--scheme", "sampling", "scheme", "how pixels are drawn", choices=SCHEMES),
+    Setting("--line-length", "sampling", "line_length", "pixels per segment of the scheme lines", int, metavar="N"),
+)
+SEED = Setting("--seed", "sampling", "seed", "the same seed gives the same numbers", int, metavar="N")
+QUANTITY = (
+    Setting("--estimator", "quantity", "estimator", "share of labels, or mean posterior", choices=ESTIMATORS),
+    Setting(
+        "--pixel-size",
+        "quantity",
+        "pixel_size_um",
+        "side of a pixel, such as 5nm; else the file's",
+        quoted(parse_length_um),
+        metavar="5nm",
+    ),
+    Setting(
+        "--thickness",
+        "quantity",
+        "thickness_um",
+        "specimen thickness, such as 0.5um, for volumes",
+        quoted(parse_length_um),
+        metavar="0.5um",
+    ),
+    Setting(
+        "--frame-time",
+        "quantity",
+        "frame_time_s",
+        "time per frame, such as 0.5s; else the file's",
+        quoted(parse_time_s),
+        metavar="0.5s",
+    ),
+    Setting("--geometry", "quantity", "geometry", "area x thickness, or solid of revolution", choices=GEOMETRIES),
+    Setting("--axis", "quantity", "axis", "revolution: x=COLUMN or y=ROW, in pixels", metavar="AXIS"),
+    Setting("--wedge-fraction", "quantity", "wedge_fraction", "revolution: part of the full turn", float, metavar="F"),
+)
+COMPUTE = (
+    Setting("--device", "compute", "device", "auto, cpu, gpu, or gpu:1", metavar="DEVICE"),
+    Setting("--dtype", "compute", "dtype", "precision of the fit; sums are float64", choices=DTYPES),
+    Setting(
+        "--memory",
+        "compute",
+        "memory_bytes",
+        "memory to use at most, such as 2GB; else half of what is free",
+        quoted(parse_bytes),
+        metavar="2GB",
+    ),
+    Setting("--workers", "compute", "n_workers", "threads; else one per core", int, metavar="N"),
+)
+
+
+def add_settings(parser: argparse.ArgumentParser, title: str, settings: Iterable[Setting]) -> None:
+    """A titled group of settings in the help."""
+    group = parser.add_argument_group(title)
+    for setting in settings:
+        setting.add(group)
+
+
+def add_movie(parser: argparse.ArgumentParser, *, frames: bool = True) -> None:
+    """The movie and what is read of it."""
+    parser.add_argument("movie", metavar="MOVIE", help=".npy .npz .tif .avi .mp4 .gif, or a folder of images")
+    group = parser.add_argument_group("reading the movie")
+    if frames:
+        group.add_argument("--frames", metavar="A:B:STEP", help="frames to use, such as 10:200:2 (default all)")
+    group.add_argument("--crop", metavar="Y0:Y1,X0:X1", help="pixels to use (default all)")
+    group.add_argument("--exclude", metavar="MASK", help="image whose nonzero pixels are not used (labels, scale bar)")
+    group.add_argument("--luminance", action="store_true", help="turn colour into grey")
+
+
+def add_output(parser: argparse.ArgumentParser, default: str, *, report: bool = True) -> None:
+    """The folder that is written."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", metavar="DIR", help=f"folder to write (default {default}, in the current folder)")
+    group.add_argument("--overwrite", action="store_true", help="replace an earlier output folder")
+    if report:
+        group.add_argument("--no-report", action="store_true", help="numbers only: no figures, no report.html")
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Flags of every command."""
+    parser.add_argument("--quiet", action="store_true", help="no progress and no notes")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The settings file."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="settings: a .toml, or an earlier analysis.json or study.json; flags given here win",
+    )
+
+
+def analysis_config(args: argparse.Namespace, **defaults: Any) -> AnalysisConfig:
+    """Settings of the file given with --config (else the defaults), with the flags on top.
+
+    `defaults` are ``section__name`` values of the command itself, which flags and file override.
+    """
+    given = {key: value for key, value in vars(args).items() if "." in key}
+    base = config_to_dict(AnalysisConfig())
+    for key, value in defaults.items():
+        section, _, name = key.partition("__")
+        base[section][name] = value
+    if getattr(args, "config", None):
+        base = config_to_dict(_load(Path(args.config).expanduser()))
+    for key, value in given.items():
+        section, _, name = key.partition(".")
+        base[section][name] = value
+    if "phases.phases" in given and "phases.foreground" not in given:
+        base["phases"]["foreground"] = None  # the file's foreground belongs to the file's names
+    return analysis_from_dict(base)
+
+
+def _load(path: Path) -> AnalysisConfig:
+    try:
+        return analysis_config_from_json(path) if path.suffix == ".json" else load_toml(path)
+    except ConfigError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{path} does not hold settings ({type(error).__name__}: {error}); see --help") from None
+
+
+def study_config(args: argparse.Namespace, analysis: AnalysisConfig) -> StudyConfig:
+    """--rates and --replicates; without the latter as many that replicates x rate = 10."""
+    rates = args.rates or StudyConfig().rates
+    analysis.with_rate(1.0)
+    replicates = args.replicates or tuple(max(1, round(SAMPLES_PER_RATE / r)) if r > 0 else 1 for r in rates)
+    return StudyConfig(analysis=analysis, rates=rates, n_replicates=replicates)

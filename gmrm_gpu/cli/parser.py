@@ -1,0 +1,219 @@
+"""The commands and their help."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .. import __version__
+from ..config import parse_length_um, parse_time_s
+from . import options as o
+
+_CALIBRATION = tuple(s for s in o.QUANTITY if s.flag in ("--pixel-size", "--frame-time"))
+# The choices of the simulation, repeated so that --help need not load NumPy; a test compares them.
+SCENARIOS = ("battery", "nanoparticles")
+DIFFICULTIES = ("easy", "mid", "hard")
+
+_ARGUMENTS = {
+    "simulate": "[SCENARIO] ",
+    "fit": "MOVIE --frame N ",
+    "report": "FOLDER ",
+    **dict.fromkeys(("info", "analyze", "study"), "MOVIE "),
+}
+_EXAMPLES = {
+    "simulate": """\
+gmrm-gpu simulate --out sim
+gmrm-gpu simulate nanoparticles --size 128x128x40 --difficulty mid --seed 3 --out particles
+gmrm-gpu simulate --bits 16 --format npy --set n_empty=10 --set drift_px=0""",
+    "info": """\
+gmrm-gpu info movie.tif
+gmrm-gpu info movie.mp4 --luminance --crop 0:-40,: --exclude mask.png""",
+    "fit": """\
+gmrm-gpu fit movie.tif --frame 20 --components 3
+gmrm-gpu fit movie.tif --frame 20 --phases anode,electrolyte,electrolyte,li --out fit20""",
+    "analyze": """\
+gmrm-gpu analyze movie.tif --components 3 --pixel-size 5nm --thickness 0.5um
+gmrm-gpu analyze movie.tif --rate 0.1 --seed 7 --out tenth
+gmrm-gpu analyze movie.tif --phases darkest --frames 10:200:2 --exclude label.tif --no-report
+gmrm-gpu analyze other.tif --config movie_analysis/analysis.json""",
+    "study": """\
+gmrm-gpu study movie.tif --components 3
+gmrm-gpu study sim/movie.tif --truth sim/truth.tif --truth-value 2
+gmrm-gpu study movie.tif --rates 0.1,0.01 --replicates 20,200 --memory 2GB --workers 4""",
+    "report": """\
+gmrm-gpu report movie_study""",
+    "demo": """\
+gmrm-gpu demo --quick
+gmrm-gpu demo --out demo --overwrite
+gmrm-gpu demo --size 512x512x300 --device gpu""",
+    "doctor": """\
+gmrm-gpu doctor""",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `gmrm-gpu`; its commands carry ``run``, the place of the function that does them."""
+    parser = o.Parser(
+        prog="gmrm-gpu",
+        description="Quantities straight from sub-sampled operando (S)TEM movies.",
+        epilog="examples:\n  gmrm-gpu demo --quick\n  gmrm-gpu analyze movie.tif --components 3\n\n"
+        "gmrm-gpu COMMAND --help explains a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"gmrm-gpu {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_simulate, _info, _fit, _analyze, _study, _report, _demo, _doctor):
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: str, summary: str, text: str) -> argparse.ArgumentParser:
+    examples = "\n".join(f"  {line}" for line in _EXAMPLES[name].splitlines())
+    usage = f"gmrm-gpu {name} {_ARGUMENTS.get(name, '')}[options]"
+    parser = commands.add_parser(name, usage=usage, help=summary, description=text, epilog=f"examples:\n{examples}")
+    o.add_common(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _simulate(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "simulate",
+        ".commands:run_simulate",
+        "make a synthetic movie with known truth",
+        "Make a synthetic operando movie. Writes the movie, truth (0 electrolyte or background, 1 electrode,\n"
+        "2 Li or particle) and simulation.json, which says how it was made.",
+    )
+    parser.add_argument(
+        "scenario",
+        nargs="?",
+        metavar="SCENARIO",
+        choices=SCENARIOS,
+        default=SCENARIOS[0],
+        help="battery (default) or nanoparticles",
+    )
+    add = parser.add_argument
+    add("--size", type=o.size, default=(256, 256, 60), metavar="HxWxT", help="height, width, frames (256x256x60)")
+    add("--difficulty", choices=DIFFICULTIES, default="easy", help="separation of the phases (default easy)")
+    add("--bits", type=int, choices=(8, 16), default=8, help="of a grey level (default 8)")
+    add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same movie (default 0)")
+    add("--format", choices=("tif", "npy"), default="tif", help="tif keeps the calibration (default tif)")
+    length, time = o.quoted(parse_length_um), o.quoted(parse_time_s)
+    add("--pixel-size", type=length, default=0.01, metavar="10nm", help="written into the file (default 10nm)")
+    add("--frame-time", type=time, default=0.5, metavar="0.5s", help="written into the file (default 0.5s)")
+    add("--set", action="append", metavar="NAME=VALUE", help="any other option of the scenario, such as n_empty=10")
+    o.add_output(parser, "SCENARIO_simulation", report=False)
+
+
+def _info(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "info",
+        ".commands:run_info",
+        "what a movie holds",
+        "Show the frames, size, type, grey levels and calibration of a movie, and the memory an analysis takes.",
+    )
+    o.add_movie(parser)
+    o.add_config(parser)
+    o.add_settings(parser, "settings", (*o.MODEL[:2], *_CALIBRATION, o.COMPUTE[1]))
+
+
+def _fit(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "fit",
+        ".commands:run_fit",
+        "fit one frame: table and picture",
+        "Fit one full frame. Prints the parameters; writes fit.json, fits.csv and fit.png. Try this first, to\n"
+        "choose components, trend and phases.",
+    )
+    o.add_movie(parser, frames=False)
+    parser.add_argument("--frame", type=int, default=0, metavar="N", help="frame number, from 0 (default 0)")
+    o.add_config(parser)
+    o.add_settings(parser, "model", o.MODEL)
+    o.add_settings(parser, "phases", o.PHASES)
+    o.add_settings(parser, "other settings", (o.SEED, *_CALIBRATION, *o.COMPUTE))
+    o.add_output(parser, "MOVIE_fit")
+
+
+def _analyze(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "analyze",
+        ".commands:run_analyze",
+        "growth curve of a movie, or of one sub-sampling of it",
+        "Fit, classify, correct and quantify every frame. Writes growth.csv, fits.csv, labels.tif, analysis.json,\n"
+        "figures/ and report.html.",
+    )
+    o.add_movie(parser)
+    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is looked at", float, metavar="R")
+    _all_settings(parser, (rate, *o.SAMPLING, o.SEED))
+    o.add_output(parser, "MOVIE_analysis")
+
+
+def _study(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "study",
+        ".commands:run_study_command",
+        "replicates at several sampling rates: Table 1 and Figure 4",
+        "Sub-sample a movie many times at several rates and compare with all pixels. Writes study.json,\n"
+        "replicates.npz, curves.csv, table1.csv, examples.npz, figures/ and report.html.",
+    )
+    o.add_movie(parser)
+    group = parser.add_argument_group("design")
+    add = group.add_argument
+    add("--rates", type=o.numbers(float), metavar="R,R", help="sampling rates (default 0.1,0.05,0.01)")
+    add("--replicates", type=o.numbers(int), metavar="B,B", help="per rate (default 10 / rate: 100,200,1000)")
+    add("--truth", metavar="LABELS", help="stack of true labels, of the size of the movie")
+    add("--truth-value", type=int, default=2, metavar="N", help="label of the foreground in it (default 2)")
+    _all_settings(parser, (*o.SAMPLING, o.SEED))
+    o.add_output(parser, "MOVIE_study")
+
+
+def _all_settings(parser: argparse.ArgumentParser, sampling: tuple[o.Setting, ...]) -> None:
+    o.add_config(parser)
+    o.add_settings(parser, "model", o.MODEL)
+    o.add_settings(parser, "phases", o.PHASES)
+    o.add_settings(parser, "spatio-temporal correction", o.CORRECTION)
+    o.add_settings(parser, "sampling", sampling)
+    o.add_settings(parser, "quantity and calibration", o.QUANTITY)
+    o.add_settings(parser, "computing", o.COMPUTE)
+
+
+def _report(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "report",
+        ".commands:run_report",
+        "draw the report of a finished study again",
+        "Draw figures/ and report.html of a finished study again, from its numbers.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="what study or demo wrote")
+
+
+def _demo(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "demo",
+        ".commands:run_demo",
+        "the whole study on a synthetic movie",
+        "Make a synthetic 256 x 256 x 30 battery movie, study it with 100, 200 and 1,000 replicates at 10, 5 and\n"
+        "1 %, and write the report. Takes about two minutes on two cores; --quick a few seconds.",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="96 x 96 x 12 and a tenth of the replicates")
+    add("--size", type=o.size, metavar="HxWxT", help="height, width, frames (default 256x256x30)")
+    add("--difficulty", choices=DIFFICULTIES, default="easy", help="separation of the phases (default easy)")
+    o.add_settings(parser, "settings", (o.SEED, *o.COMPUTE))
+    o.add_output(parser, "gmrm_demo")
+
+
+def _doctor(commands: Any) -> None:
+    _command(
+        commands,
+        "doctor",
+        ".doctor:run_doctor",
+        "versions, devices, and why there is no GPU",
+        "Show versions, cores, memory and devices, why no GPU is used, and how to install what is missing.",
+    )

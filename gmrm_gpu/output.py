@@ -1,0 +1,341 @@
+"""Result folders: complete or not there at all.
+
+Everything is written into a hidden folder beside the one asked for, which takes its name only when it is complete.
+
+>>> from gmrm_gpu.output import write_analysis
+>>> write_analysis(result, "run1", overwrite=True)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import config_to_dict
+from .errors import InputError, MissingDependencyError, OutputError
+from .results import AnalysisResult, MixtureFit, StudyResult, status_counts
+
+MARKERS = ("analysis.json", "study.json", "fit.json", "simulation.json")
+"""Every output folder holds one of these; it says what made it."""
+
+FILES = (
+    *MARKERS,
+    *("growth.csv", "fits.csv", "labels.tif", "report.html", "fit.png", "fit.svg"),
+    *("replicates.npz", "curves.csv", "table1.csv", "examples.npz"),
+    *("movie.npy", "movie.tif", "truth.npy", "truth.tif"),
+)
+"""Fixed names of the files that the commands write."""
+
+_HARMLESS = (".DS_Store", "Thumbs.db", "desktop.ini")
+# Past this size ImageJ's flavour of TIFF, whose offsets have 32 bits, cannot hold the stack.
+_IMAGEJ_LIMIT = 2**32 - 2**25
+
+
+@contextmanager
+def new_folder(
+    path: str | os.PathLike[str], *, overwrite: bool = False, inputs: Iterable[str | os.PathLike[str]] = ()
+) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` on success and is removed on any failure.
+
+    Parameters
+    ----------
+    path : the folder to make; missing parents are made too.
+    overwrite : replace an earlier output folder of this package, or an empty one, once the new one is complete.
+    inputs : files that the work reads; `path` may hold none of them, or overwriting would delete it.
+
+    Raises
+    ------
+    OutputError
+        `path` exists and may not be replaced, or cannot be made.
+    """
+    given = Path(path).expanduser()
+    target = given.resolve()
+    _check_target(given, target, overwrite, [Path(name).expanduser().resolve() for name in inputs])
+    made = [parent for parent in target.parents if not parent.exists()]
+    part = _make_part(given, target)
+    try:
+        yield part
+        _publish(part, given, target, overwrite)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def _check_target(given: Path, target: Path, overwrite: bool, inputs: list[Path]) -> None:
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise OutputError(f"{given} is a file; give --out a folder that does not exist yet")
+    if not overwrite:
+        raise OutputError(f"{given} exists; choose another --out, or replace it with --overwrite")
+    if target == Path.cwd() or target in Path.cwd().parents or target.is_mount():
+        raise OutputError(f"{given} is the current folder, above it, or a drive; give --out a folder inside it")
+    for name in inputs:
+        if target == name or target in name.parents:
+            raise OutputError(f"{given} holds the input {name.name}, which would be lost; choose another --out")
+    foreign = _foreign(target)
+    if foreign is not None:
+        raise OutputError(f"{given} {foreign}, so it is not replaced; choose another --out")
+
+
+def _foreign(folder: Path) -> str | None:
+    """What makes `folder` no output folder of this package; None for one of ours and for an empty one."""
+    names = {entry.name for entry in folder.iterdir()} - set(_HARMLESS)
+    known = {*FILES, "figures"}
+    for name in sorted(names - known):
+        return f"holds {name}, which gmrm-gpu did not write"
+    for entry in sorted(folder.glob("figures/*")):
+        if entry.is_dir() or entry.suffix not in (".png", ".svg"):
+            return f"holds figures/{entry.name}, which gmrm-gpu did not write"
+    if names and names.isdisjoint(MARKERS):
+        return f"holds none of {', '.join(MARKERS)}"
+    return None
+
+
+def _make_part(given: Path, target: Path) -> Path:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count():
+            part = target.with_name(f".{target.name}.{os.getpid()}-{number}.part")
+            with suppress(FileExistsError):
+                part.mkdir()
+                return part
+    except OSError as error:
+        raise OutputError(f"cannot make {given}: {error.strerror or error}") from None
+    raise AssertionError("unreachable")
+
+
+def _publish(part: Path, given: Path, target: Path, overwrite: bool) -> None:
+    """Give the finished folder its name; the old one goes only then."""
+    if os.path.lexists(target) and not overwrite:
+        # It appeared while the work ran: neither that folder nor this work may be lost.
+        names = (target.with_name(f"{target.name}-{n}") for n in itertools.count(2))
+        free = next(name for name in names if not os.path.lexists(name))
+        part.rename(free)
+        raise OutputError(f"{given} appeared meanwhile, so the results are in {free.name} beside it")
+    old = part.with_suffix(".old")
+    try:
+        if os.path.lexists(target):
+            target.rename(old)
+        try:
+            part.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    except OSError as error:
+        raise OutputError(f"cannot replace {given}: {error.strerror or error}") from None
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_extras(*, labels: bool = False, report: bool = False) -> None:
+    """Raise `MissingDependencyError` now, before hours of work, if what is to be written needs a missing package."""
+    if labels and find_spec("tifffile") is None:
+        raise MissingDependencyError("labels.tif needs tifffile: pip install 'gmrm-gpu[tiff]'")
+    if report:
+        from .report import need_plot
+
+        try:
+            need_plot()
+        except MissingDependencyError as error:
+            raise MissingDependencyError(f"{error}, or give --no-report") from None
+
+
+def write_analysis(
+    result: AnalysisResult, path: str | os.PathLike[str], *, overwrite: bool = False, report: bool = True
+) -> Path:
+    """Write growth.csv, fits.csv, analysis.json, labels.tif, and figures/ and report.html if `report`.
+
+    labels.tif is (T, height, width) uint8: 0 not visited, p + 1 phase p of ``result.config.phases.names``.
+
+    Returns
+    -------
+    Path of the folder.
+
+    Raises
+    ------
+    MissingDependencyError
+        Without tifffile or, for the report, matplotlib and jinja2; nothing is written then.
+    OutputError
+        The folder exists or cannot be written. If only the report fails, all else is kept.
+    """
+    check_extras(labels=result.labels is not None, report=report)
+    with new_folder(path, overwrite=overwrite) as folder:
+        failure = fill_analysis(result, folder, report=report)
+    return finished(path, failure)
+
+
+def write_study(
+    result: StudyResult, path: str | os.PathLike[str], *, overwrite: bool = False, report: bool = True
+) -> Path:
+    """Write study.json, replicates.npz, curves.csv, table1.csv, examples.npz, and the report if `report`.
+
+    Returns
+    -------
+    Path of the folder.
+
+    Raises
+    ------
+    MissingDependencyError
+        Without matplotlib or jinja2 where a report is asked for; nothing is written then.
+    OutputError
+        The folder exists or cannot be written. If only the report fails, all else is kept.
+    """
+    check_extras(report=report)
+    with new_folder(path, overwrite=overwrite) as folder:
+        failure = fill_study(result, folder, report=report)
+    return finished(path, failure)
+
+
+def finished(path: str | os.PathLike[str], failure: str | None) -> Path:
+    """`path`, or `OutputError` where `fill_analysis` or `fill_study` could not write the report."""
+    if failure is not None:
+        raise OutputError(f"the report could not be written ({failure}); all numbers are in {path}")
+    return Path(path)
+
+
+def fill_analysis(result: AnalysisResult, folder: Path, *, report: bool) -> str | None:
+    """Write an analysis into an existing folder; returns why the report could not be written, or None."""
+    meta = {
+        "config": {"analysis": config_to_dict(result.config)},
+        "movie": asdict(result.movie),
+        "scale": asdict(result.scale),
+        "provenance": result.provenance,
+        "phases": ["not visited", *result.config.phases.names],
+        "status": status_counts(result.status),
+    }
+    with _disk(folder):
+        result.write_growth_csv(folder / "growth.csv")
+        result.write_fits_csv(folder / "fits.csv")
+        write_json(folder / "analysis.json", meta)
+        if result.labels is not None:
+            _write_labels(result, folder / "labels.tif")
+    return _add_report(result, folder) if report else None
+
+
+def fill_study(result: StudyResult, folder: Path, *, report: bool) -> str | None:
+    """Write a study into an existing folder; returns why the report could not be written, or None."""
+    with _disk(folder):
+        result.write(folder)
+    return _add_report(result, folder) if report else None
+
+
+def fill_fit(result: AnalysisResult, folder: Path) -> None:
+    """Write fit.json and fits.csv of a one-frame analysis into an existing folder."""
+    fit: MixtureFit = result.fits[0]
+    meta = {
+        "config": {"analysis": config_to_dict(result.config)},
+        "movie": asdict(result.movie),
+        "frame": result.frame[0],
+        "fit": fit.arrays() | {"terms": fit.terms, "aic": fit.aic, "bic": fit.bic},
+        "n_parameters": fit.n_parameters,
+        "foreground": result.foreground[0],
+        "status": status_counts(result.status),
+        "provenance": result.provenance,
+    }
+    with _disk(folder):
+        write_json(folder / "fit.json", meta)
+        result.write_fits_csv(folder / "fits.csv")
+
+
+def renew_report(result: StudyResult, folder: str | os.PathLike[str]) -> Path:
+    """Draw figures/ and report.html of a finished study again; the old ones stay until the new ones are complete."""
+    from .report import write_report
+
+    folder = Path(folder).expanduser()
+    part = _make_part(folder / "report.html", folder.resolve() / "report")
+    try:
+        write_report(result, part)
+        old = folder / "figures"
+        shutil.rmtree(old, ignore_errors=True)
+        (part / "figures").rename(old)
+        return (part / "report.html").replace(folder / "report.html")
+    except OSError as error:
+        raise OutputError(f"cannot write the report into {folder}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Indented JSON; arrays become lists, NaN and infinity null."""
+    path.write_text(json.dumps(_plain(data), indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _add_report(result: AnalysisResult | StudyResult, folder: Path) -> str | None:
+    from .report import write_report
+
+    try:
+        write_report(result, folder)
+    except Exception as error:  # hours of numbers must not be lost to a picture
+        shutil.rmtree(folder / "figures", ignore_errors=True)
+        (folder / "report.html").unlink(missing_ok=True)
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
+    return None
+
+
+def _write_labels(result: AnalysisResult, path: Path) -> None:
+    """TIFF stack that opens in Fiji with its calibration, and shows the phases as distinct greys."""
+    import tifffile
+
+    labels = np.ascontiguousarray(result.labels, dtype=np.uint8)
+    if labels.nbytes > _IMAGEJ_LIMIT:
+        tifffile.imwrite(path, labels, photometric="minisblack", bigtiff=True)
+        return
+    size = result.config.quantity.pixel_size_um or result.movie.pixel_size_um
+    interval = result.config.quantity.frame_time_s or result.movie.frame_time_s
+    options: dict[str, Any] = {}
+    metadata: dict[str, Any] = {"axes": "TYX", "min": 0.0, "max": float(len(result.config.phases.names))}
+    if size is not None:
+        options["resolution"] = (1 / size, 1 / size)
+        metadata["unit"] = "um"
+    if interval is not None:
+        steps = np.unique(np.diff(result.frame))
+        metadata["finterval"] = interval * (int(steps[0]) if steps.size == 1 else 1)
+    tifffile.imwrite(path, labels, imagej=True, photometric="minisblack", metadata=metadata, **options)
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"cannot write into {folder.parent}: {error.strerror or error}") from None
+
+
+def load_study(folder: str | os.PathLike[str]) -> StudyResult:
+    """`StudyResult.load`, with one clear error for whatever is wrong with the folder."""
+    try:
+        return StudyResult.load(Path(folder).expanduser())
+    except InputError:
+        raise
+    except Exception as error:  # JSON, npz and zip each have their own; all mean the same here
+        raise InputError(
+            f"{folder} is not a finished study ({type(error).__name__}: {error}); give a folder that study wrote"
+        ) from None
