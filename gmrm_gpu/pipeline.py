@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from threading import Lock
 from typing import Any
 
@@ -184,15 +185,10 @@ class Runner:
 
     def provenance(self, started: float) -> dict[str, Any]:
         """Versions, device, engine and seconds since `started`."""
-        import array_api_compat
-        import scipy
-
         return {
             "gmrm_gpu": __version__,
             "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "array_api_compat": array_api_compat.__version__,
+            **{name: version(name) for name in ("numpy", "scipy", "array-api-compat")},
             "platform": platform.platform(),
             "device": self.backend.name,
             "device_reason": self.backend.reason,
