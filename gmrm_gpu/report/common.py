@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..config import AnalysisConfig
-from ..results import UNIT_TEXT, AnalysisResult, Examples, StudyResult
+from ..results import UNIT_TEXT, AnalysisResult, Examples, MixtureFit, StudyResult
 
 Result: TypeAlias = AnalysisResult | StudyResult
 
@@ -133,3 +133,13 @@ def finite_share(values: np.ndarray) -> np.ndarray:
     """The finite values, flat."""
     flat = np.asarray(values, dtype=float).ravel()
     return flat[np.isfinite(flat)]
+
+
+def split_frames(fits: MixtureFit, foreground: np.ndarray) -> np.ndarray:
+    """(F,) whether a background component (of 1 % or more) lies within a foreground component's sigma of its mean."""
+    kept = np.isfinite(fits.means) & (fits.weights >= 0.01)
+    means, sigmas = np.where(kept, fits.means, np.inf), np.where(kept, fits.sigmas, 0.0)
+    fore, back = foreground & kept, ~foreground & kept
+    pair = fore[:, :, None] & back[:, None, :]
+    distance = np.abs(np.where(pair, means[:, :, None], 0.0) - np.where(pair, means[:, None, :], np.inf))
+    return (distance < sigmas[:, :, None]).any(axis=(1, 2))

@@ -20,6 +20,7 @@ from .common import (
     number,
     percent,
     pixel_size,
+    split_frames,
     stamp,
     usable_examples,
 )
@@ -74,12 +75,16 @@ def _view(examples: Examples, result: Result) -> _View:
 def _overlay(view: _View, image: np.ndarray, labels: np.ndarray, code: int) -> np.ndarray:
     """The frame with label `code` outlined and tinted; sparsely labelled frames show each label."""
     picture = view.grey(image)
-    sparse = bool(np.count_nonzero(labels) < 0.5 * labels.size)
+    sparse = _sparse(labels)
     mask = view.mask(labels == code, any_pixel=sparse)
     raster.paint(picture, mask, style.FOREGROUND, 0.9 if sparse else 0.22)
     if not sparse:
         raster.paint(picture, raster.outline(mask), style.FOREGROUND)
     return picture
+
+
+def _sparse(labels: np.ndarray) -> bool:
+    return bool(np.count_nonzero(labels) < 0.5 * labels.size)
 
 
 def _share_text(labels: np.ndarray, code: int) -> str:
@@ -88,8 +93,10 @@ def _share_text(labels: np.ndarray, code: int) -> str:
 
 
 def _main_example(examples: Examples) -> int:
-    """The example with most foreground before the correction: where there is most to see."""
-    return int(np.argmax([(labels == _code(examples)).sum() for labels in examples.labels_raw]))
+    """The example with most foreground before the correction, if possible one where it is a phase of its own."""
+    counts = np.array([(labels == _code(examples)).sum() for labels in examples.labels_raw])
+    split = split_frames(examples.fits, examples.foreground)
+    return int(np.argmax(np.where(split, counts - counts.max() - 1, counts)))
 
 
 def _code(examples: Examples) -> int:
@@ -327,5 +334,6 @@ def example_text(result: Result) -> dict[str, str]:
         "frame": stamp(result, int(examples.frames[i])),
         "window": f"{number(low)} to {number(high)}",
         "rate": percent(examples.sampled_rate),
+        "mark": "marked" if _sparse(examples.labels) else "outlined and tinted",
         "detail": "a detail of " if raster.is_detail(examples.images.shape[1:]) else "",
     }

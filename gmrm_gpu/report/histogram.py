@@ -113,7 +113,7 @@ def _peak_labels(axes: Any, peaks: list[tuple[float, float, str, str]], total: t
         y = float(heights[np.abs(across - x) <= half].max(initial=0)) + 0.02
         for other_x, other_y, other_half in sorted(placed, key=lambda box: box[1]):
             if abs(other_x - x) < half + other_half and abs(other_y - y) < tall:
-                y = other_y + tall
+                y = other_y + 1.08 * tall
         placed.append((x, y, half))
         axes.annotate(
             text,

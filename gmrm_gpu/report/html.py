@@ -11,6 +11,7 @@ from typing import Any
 
 from ..results import StudyResult
 from . import tables
+from .cautions import cautions
 from .common import (
     Result,
     analysis_config,
@@ -67,8 +68,8 @@ def titles_and_captions(result: Result) -> dict[str, tuple[str, str]]:
         ),
         "growth": (
             "Growth curve",
-            f"{fore} {quantity_name(result)} in each frame in {unit}: the estimate, and in grey the plain count of the "
-            "labels before the spatio-temporal correction; the distance between them is what the correction did.",
+            f"The {fore} {quantity_name(result)} in each frame in {unit}: the estimate, and in grey the plain count of "
+            "the labels before the spatio-temporal correction; the distance between them is what the correction did.",
         ),
     }
     if usable_examples(result) is not None:
@@ -81,7 +82,7 @@ def _example_captions(result: Result, fore: str) -> dict[str, tuple[str, str]]:
     return {
         "frames_labels": (
             "What was called foreground",
-            f"Frames with the pixels classified as {fore} (after the correction) outlined and tinted in orange, and "
+            f"Frames with the pixels classified as {fore} (after the correction) {quoted['mark']} in orange, and "
             f"their share of the frame; black to white spans grey levels {quoted['window']} in every frame. If the "
             "outline does not follow what you see, distrust everything below.",
         ),
@@ -122,12 +123,13 @@ def render(result: Result, pictures: dict[str, Path]) -> str:
     sentence, more = tables.headline(result)
     template = files(__package__).joinpath("template.html").read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%").replace(" µ", "\u00a0µ")
     return environment.from_string(template).render(
         study=study,
         movie=result.movie.name,
         headline=sentence,
         headline_more=more,
-        cautions=tables.cautions(result),
+        cautions=cautions(result),
         status=tables.status_table(result),
         facts=tables.facts(result),
         settings=tables.settings(analysis_config(result)),

@@ -1,4 +1,4 @@
-"""What the report says in words and tables: the answer, Table 1, settings, cautions. Plain text, nothing escaped."""
+"""What the report says in words and tables: the answer, Table 1, settings. Plain text, nothing escaped."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import AnalysisConfig
-from ..results import AnalysisResult, FitStatus, MixtureFit, StudyResult, status_counts
+from ..results import AnalysisResult, FitStatus, StudyResult, status_counts
 from .common import (
     Result,
     analysis_config,
-    count_of,
     finite_share,
     foreground_name,
     is_share_of_frame,
@@ -22,7 +21,6 @@ from .common import (
     stamp,
     term_text,
     unit_text,
-    usable_examples,
 )
 
 # The paper's Table 1 (METHOD.md 9): rate -> replicates, average bias, average width in um^3, of another movie.
@@ -158,14 +156,20 @@ def _analysis_headline(result: AnalysisResult) -> tuple[str, list[str]]:
     at, text = found
     if curve[at] == 0:
         return f"No frame holds any {name}.", []
+    few = _sampled_sentence(result)
     if len(curve) == 1:
-        return f"The {name} {quantity} is {text}.", []
+        return f"The {name} {quantity} is {text}.", few
     good = np.flatnonzero(np.isfinite(curve))
     lines = [
         f"It starts at {number(curve[good[0]])} {unit} and ends at {number(curve[good[-1]])} {unit} "
         f"({percent(curve[good[-1]] / curve[at], 2)} of the peak)."
     ]
-    return f"The {name} {quantity} peaks at {text} at {stamp(result, at)}.", lines
+    return f"The {name} {quantity} peaks at {text} at {stamp(result, at)}.", lines + few
+
+
+def _sampled_sentence(result: AnalysisResult) -> list[str]:
+    rate = result.config.sampling.rate
+    return [] if rate >= 1 else [f"It was measured from {percent(rate)} of the pixels of each frame."]
 
 
 def facts(result: Result) -> list[tuple[str, str]]:
@@ -196,7 +200,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
     else:
         rows.append(("Study", "; ".join(f"{percent(r)}: {len(s):,} replicates" for r, s in result.shares.items())))
     if result.scale.unit != "um3":
-        rows.append(("Unit of the results", _uncalibrated(result)))
+        rows.append(("Unit of the results", uncalibrated(result)))
     return rows
 
 
@@ -210,7 +214,8 @@ def _range(values: np.ndarray) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _uncalibrated(result: Result) -> str:
+def uncalibrated(result: Result) -> str:
+    """Why the curve is not in um^3, and which option would make it so."""
     if result.scale.unit == "px":
         return "uncalibrated: reported in pixels; give --pixel-size and --thickness for µm³"
     return "no thickness: reported as area; give --thickness for µm³"
@@ -241,117 +246,13 @@ def settings(config: AnalysisConfig) -> list[tuple[str, str, str]]:
         (
             "Correction window",
             f"{vote.window}, {vote.sides}, {vote.time_scale:g} px per frame",
-            "where neighbours may lie, who is visited",
+            "where neighbours may lie; past leaves the first frame as it is",
         ),
         ("Sampling", f"{sampling.scheme}, rate {percent(sampling.rate)}", "how the visited pixels are drawn"),
         ("Seed", str(sampling.seed), "the same seed draws the same pixels on every machine"),
         ("Estimator", config.quantity.estimator, "count: share of labels; posterior: mean probability"),
         ("Precision", config.compute.dtype, "sums are kept in float64"),
     ]
-
-
-def cautions(result: Result) -> list[str]:
-    """What a reader should know before trusting the numbers; empty when all is well."""
-    notes = _study_cautions(result) if isinstance(result, StudyResult) else _analysis_cautions(result)
-    notes += _split_phase(result)
-    phases, movie = analysis_config(result).phases, result.movie
-    excluded = movie.shape[0] * movie.shape[1] - movie.n_pixels
-    if excluded > 0:
-        notes.append(
-            f"{excluded:,} pixels of each frame were excluded by the mask; "
-            f"shares refer to the other {movie.n_pixels:,}."
-        )
-    if result.scale.unit != "um3":
-        text = _uncalibrated(result)
-        notes.append(text[0].upper() + text[1:] + ".")
-    if phases.phases in ("brightest", "darkest"):
-        notes.append(
-            f"The rule “{phases.phases}” calls one component of every frame foreground, so a frame that holds none "
-            "still reports some, at every sampling rate. If the movie has such frames, try --phases separated."
-        )
-    given = result.provenance.get("warnings", ())
-    return notes + [str(note) for note in ([given] if isinstance(given, str) else given)]
-
-
-def _split_phase(result: Result) -> list[str]:
-    """A note if the foreground seems to be shared between components of which only some are counted."""
-    source = result if isinstance(result, AnalysisResult) else usable_examples(result)
-    if source is None:
-        return []
-    split, n = split_frames(source.fits, source.foreground), len(source.foreground)
-    if split.sum() < 0.1 * n or not split.any():
-        return []
-    where = "frames" if isinstance(result, AnalysisResult) else "fully sampled example frames"
-    return [
-        f"In {split.sum():,} of {n:,} {where} a background component lies within one standard deviation of the "
-        "foreground component: one phase may be shared between the two, and only part of it is counted. Use fewer "
-        "--components, or give --phases as names and let both have the same one."
-    ]
-
-
-def split_frames(fits: MixtureFit, foreground: np.ndarray) -> np.ndarray:
-    """(F,) whether a background component (of 1 % or more) lies within a foreground component's sigma of its mean."""
-    kept = np.isfinite(fits.means) & (fits.weights >= 0.01)
-    means, sigmas = np.where(kept, fits.means, np.inf), np.where(kept, fits.sigmas, 0.0)
-    fore, back = foreground & kept, ~foreground & kept
-    pair = fore[:, :, None] & back[:, None, :]
-    distance = np.abs(np.where(pair, means[:, :, None], 0.0) - np.where(pair, means[:, None, :], np.inf))
-    return (distance < sigmas[:, :, None]).any(axis=(1, 2))
-
-
-def _unusual(status: np.ndarray) -> str:
-    """``"12 max_iter, 3 degenerate"`` of all that did not converge; empty if everything did."""
-    counts = status_counts(status)
-    counts.pop(FitStatus.CONVERGED.label, None)
-    words = {FitStatus.MAX_ITER.label: "stopped at the pass limit", FitStatus.DROPPED.label: "lost a component"}
-    return ", ".join(f"{count:,} {words.get(label, label)}" for label, count in counts.items())
-
-
-def _study_cautions(study: StudyResult) -> list[str]:
-    notes = []
-    if text := _unusual(study.reference_status):
-        notes.append(f"Reference (all pixels), of {len(study.reference_status):,} frames: {text}.")
-    for rate in study.rates:
-        status, shares = study.status[rate], study.shares[rate]
-        if text := _unusual(status):
-            notes.append(f"{percent(rate)}: of {status.size:,} fits, {text}.")
-        failed = ~np.isfinite(shares)
-        if failed.any():
-            notes.append(f"{percent(rate)}: fits without a share: {failed.sum():,}; left out of mean and percentiles.")
-        if lost := int(failed.all(axis=0).sum()):
-            notes.append(f"{percent(rate)}: frames without any usable replicate: {lost:,}; gaps in the curves.")
-        if text := _lonely(study.without_neighbours[rate], _expected_samples(study, rate)):
-            notes.append(f"{percent(rate)}: {text}")
-        if shares.shape[0] < 10:
-            few = count_of(shares.shape[0], "replicate")
-            notes.append(f"{percent(rate)}: only {few}; 10th and 90th percentiles mean little.")
-    if finite_share(study.reference).size < study.reference.size:
-        lost = study.reference.size - finite_share(study.reference).size
-        notes.append(f"Frames without a reference: {lost:,}; left out of the average bias.")
-    return notes
-
-
-def _expected_samples(study: StudyResult, rate: float) -> float:
-    return round(rate * study.movie.n_pixels) * study.shares[rate].size
-
-
-def _lonely(counts: np.ndarray, samples: float) -> str:
-    """A sentence on samples that kept their label for want of neighbours; none below one in a thousand."""
-    total = int(np.sum(counts))
-    if total == 0 or samples <= 0 or total < 1e-3 * samples:
-        return ""
-    return f"{percent(total / samples, 2)} of the samples had no neighbours in the correction and kept their label."
-
-
-def _analysis_cautions(result: AnalysisResult) -> list[str]:
-    notes = []
-    if text := _unusual(result.status):
-        notes.append(f"Of {len(result.status):,} frames: {text} (marked in the growth curve).")
-    if failed := int((~np.isfinite(result.share)).sum()):
-        notes.append(f"Frames without a share: {failed:,}; gaps in the curve.")
-    if text := _lonely(result.n_without_neighbours, float(np.sum(result.n_samples))):
-        notes.append(text)
-    return notes
 
 
 def status_table(result: Result) -> Table:

@@ -1,0 +1,143 @@
+"""What a reader should know before trusting the numbers, in sentences; plain text, nothing escaped."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..results import AnalysisResult, FitStatus, StudyResult, status_counts
+from .common import (
+    Result,
+    analysis_config,
+    count_of,
+    finite_share,
+    percent,
+    split_frames,
+    usable_examples,
+)
+from .tables import uncalibrated
+
+
+def cautions(result: Result) -> list[str]:
+    """What a reader should know before trusting the numbers; empty when all is well."""
+    notes = _study_cautions(result) if isinstance(result, StudyResult) else _analysis_cautions(result)
+    notes += _split_phase(result) + _correction_note(result)
+    phases, movie = analysis_config(result).phases, result.movie
+    excluded = movie.shape[0] * movie.shape[1] - movie.n_pixels
+    if excluded > 0:
+        notes.append(
+            f"{excluded:,} pixels of each frame were excluded by the mask; "
+            f"shares refer to the other {movie.n_pixels:,}."
+        )
+    if result.scale.unit != "um3":
+        text = uncalibrated(result)
+        notes.append(text[0].upper() + text[1:] + ".")
+    if phases.phases in ("brightest", "darkest"):
+        notes.append(
+            f"The rule “{phases.phases}” calls one component of every frame foreground, so a frame that holds none "
+            "still reports some, at every sampling rate. If the movie has such frames, try --phases separated."
+        )
+    given = result.provenance.get("warnings", ())
+    return notes + [str(note) for note in ([given] if isinstance(given, str) else given)]
+
+
+def _split_phase(result: Result) -> list[str]:
+    """A note if the foreground seems to be shared between components of which only some are counted."""
+    source = result if isinstance(result, AnalysisResult) else usable_examples(result)
+    if source is None:
+        return []
+    split, n = split_frames(source.fits, source.foreground), len(source.foreground)
+    if split.sum() < 0.1 * n or not split.any():
+        return []
+    where = "frames" if isinstance(result, AnalysisResult) else "fully sampled example frames"
+    return [
+        f"In {split.sum():,} of {n:,} {where} a background component lies within one standard deviation of the "
+        "foreground component: one phase is shared between the two, so either some foreground is not counted or some "
+        "background is. Use fewer --components, or name the --phases and give both components the same name."
+    ]
+
+
+def _unusual(status: np.ndarray) -> str:
+    """``"12 max_iter, 3 degenerate"`` of all that did not converge; empty if everything did."""
+    counts = status_counts(status)
+    counts.pop(FitStatus.CONVERGED.label, None)
+    words = {FitStatus.MAX_ITER.label: "stopped at the pass limit", FitStatus.DROPPED.label: "lost a component"}
+    return ", ".join(f"{count:,} {words.get(label, label)}" for label, count in counts.items())
+
+
+def _study_cautions(study: StudyResult) -> list[str]:
+    notes = []
+    if text := _unusual(study.reference_status):
+        notes.append(f"Reference (all pixels), of {len(study.reference_status):,} frames: {text}.")
+    for rate in study.rates:
+        status, shares = study.status[rate], study.shares[rate]
+        if text := _unusual(status):
+            notes.append(f"{percent(rate)}: of {status.size:,} fits, {text}.")
+        failed = ~np.isfinite(shares)
+        if failed.any():
+            notes.append(f"{percent(rate)}: fits without a share: {failed.sum():,}; left out of mean and percentiles.")
+        if lost := int(failed.all(axis=0).sum()):
+            notes.append(f"{percent(rate)}: frames without any usable replicate: {lost:,}; gaps in the curves.")
+        if text := _lonely(study, study.without_neighbours[rate], _expected_samples(study, rate)):
+            notes.append(f"{percent(rate)}: {text}")
+        if shares.shape[0] < 10:
+            few = count_of(shares.shape[0], "replicate")
+            notes.append(f"{percent(rate)}: only {few}; 10th and 90th percentiles mean little.")
+    if finite_share(study.reference).size < study.reference.size:
+        lost = study.reference.size - finite_share(study.reference).size
+        notes.append(f"Frames without a reference: {lost:,}; left out of the average bias.")
+    return notes
+
+
+def _expected_samples(study: StudyResult, rate: float) -> float:
+    return round(rate * study.movie.n_pixels) * study.shares[rate].size
+
+
+def _lonely(result: Result, counts: np.ndarray, samples: float) -> str:
+    """A sentence on samples that kept their label for want of neighbours; none below one in a thousand.
+
+    The first frame has no past, so with that window it is not counted.
+    """
+    if analysis_config(result).correction.window == "past":
+        samples *= (counts.shape[-1] - 1) / counts.shape[-1]
+        counts = counts[..., 1:]
+    total = int(np.sum(counts))
+    if total == 0 or samples <= 0 or total < 1e-3 * samples:
+        return ""
+    return f"{percent(total / samples, 2)} of the samples had no neighbours in the correction and kept their label."
+
+
+def _removed_share(result: Result) -> float:
+    """Part of the foreground labels that the correction took away, over all frames (a study: its examples)."""
+    if isinstance(result, AnalysisResult):
+        if result.config.quantity.estimator != "count":
+            return 0.0
+        both = np.isfinite(result.share) & np.isfinite(result.share_raw)
+        before, after = result.share_raw[both].sum(), result.share[both].sum()
+    else:
+        examples = usable_examples(result)
+        if examples is None:
+            return 0.0
+        code = examples.foreground_index + 1
+        before, after = (examples.labels_raw == code).sum(), (examples.labels == code).sum()
+    return float(1 - after / before) if before > 0 else 0.0
+
+
+def _correction_note(result: Result) -> list[str]:
+    removed = _removed_share(result)
+    if removed < 0.15:
+        return []
+    text = f"The correction took away {percent(removed, 2)} of the foreground labels"
+    if analysis_config(result).correction.window == "past":
+        text += "; fast growth looks like noise to a vote of past frames"
+    return [f"{text}. Look at its picture below, and try a smaller --gamma or --radius, or --window symmetric."]
+
+
+def _analysis_cautions(result: AnalysisResult) -> list[str]:
+    notes = []
+    if text := _unusual(result.status):
+        notes.append(f"Of {len(result.status):,} frames: {text} (marked in the growth curve).")
+    if failed := int((~np.isfinite(result.share)).sum()):
+        notes.append(f"Frames without a share: {failed:,}; gaps in the curve.")
+    if text := _lonely(result, result.n_without_neighbours, float(np.sum(result.n_samples))):
+        notes.append(text)
+    return notes

@@ -1,0 +1,213 @@
+"""The figures of the report, and the awkward results that must not break them."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reports import (
+    AWKWARD,
+    COEF,
+    TERMS,
+    make_analysis,
+    make_study,
+    one_fit,
+    phantom,
+    read,
+)
+
+from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, QuantityConfig
+from gmrm_gpu.results import Scale
+
+pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
+pytest.importorskip("jinja2", reason="the page needs jinja2 (extra plot)")
+
+from gmrm_gpu.report import common, curves, figures, raster, style, tables, write_report
+
+
+def test_the_pictured_frame_is_one_where_the_foreground_stands_apart():
+    study = make_study()
+    best = figures._main_example(study.examples)
+    means = study.examples.fits.means.copy()
+    means[best, 1] = 171.0
+    split = dataclasses.replace(study.examples, fits=dataclasses.replace(study.examples.fits, means=means))
+    assert figures._main_example(split) != best
+
+
+def test_an_analysis_writes_its_growth_curve_and_marks_failures(tmp_path):
+    status = np.array([0, 1, 2, 3, 0, 0], np.uint8)
+    share = np.array([0.01, 0.02, 0.03, np.nan, 0.02, 0.01])
+    result = make_analysis(status=status, share=share, volume_share=share)
+    page = write_report(result, tmp_path)
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"growth.png", "growth.svg", "frames_labels.png", "histogram.png", "trend.png"} <= names
+    assert "figure4.png" not in names
+    words = [text.get_text() for text in curves.growth_figure(result).axes[0].texts]
+    assert any("2 frames: fit not converged" in w and "1 frame: no usable fit" in w for w in words)
+    text = read(page).text
+    assert "Samples per frame 300" in text
+    assert "Frames without a share: 1" in text
+    assert tables.headline(result)[0].startswith("The foreground area peaks at 92.2 px (3 % of the frame) at frame 2")
+
+
+@pytest.mark.parametrize("n_rates", [1, 2, 3, 4, 5])
+def test_figure4_has_a_panel_for_the_means_and_one_per_rate(n_rates):
+    rates = (0.2, 0.1, 0.05, 0.02, 0.01)[:n_rates]
+    figure = curves.figure4(make_study(rates=rates, truth=n_rates % 2 == 0))
+    assert len(figure.axes) == 1 + n_rates
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert all(box.x0 > 0 and box.y0 > 0 and box.x1 < 1 and box.y1 < 1 for box in boxes)
+
+
+def test_figure4_draws_the_curves_it_names():
+    study = make_study(rates=(0.1,), truth=True)
+    axes = curves.figure4(study).axes[1]
+    lines = [line.get_ydata() for line in axes.lines]
+    curve = study.curves(0.1)
+    for values in (curve["p10"], curve["p50"], curve["p90"], study.reference * study.scale.factor):
+        assert any(np.array_equal(values, line) for line in lines)
+    assert {t.get_text() for t in axes.texts} == {"90th percentile", "median", "10th percentile", "reference", "truth"}
+
+
+@pytest.fixture
+def quick_figures(monkeypatch):
+    """Small PNGs and no SVG: the drawing is under test, not the writing."""
+
+    def png_only(figure, path):
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path.with_suffix(".png"), dpi=40)
+        return path.with_suffix(".png"), path
+
+    monkeypatch.setattr("gmrm_gpu.report.save_figure", png_only)
+
+
+@pytest.mark.parametrize("case", AWKWARD)
+def test_awkward_studies_still_make_a_report(case, tmp_path, quick_figures):
+    page = read(write_report(AWKWARD[case](), tmp_path))
+    assert "nan" not in page.text.split()
+    assert page.tags.count("img") >= 2
+
+
+@pytest.mark.parametrize("estimator", ["count", "posterior"])
+def test_awkward_analyses_still_make_a_report(estimator, tmp_path, quick_figures):
+    quantity = QuantityConfig(estimator=estimator, geometry="revolution", pixel_size_um=0.01)
+    config = AnalysisConfig(quantity=quantity, correction=CorrectionConfig(radius=0))
+    nothing = np.full(1, np.nan)
+    result = make_analysis(
+        n_frames=1, config=config, share=nothing, volume_share=nothing, scale=Scale(3072, 1e-4, 1e-4)
+    )
+    assert "No frame could be fitted" in read(write_report(result, tmp_path)).text
+    zero = np.zeros(1)
+    assert (
+        tables.headline(make_analysis(n_frames=1, share=zero, volume_share=zero))[0] == "No frame holds any foreground."
+    )
+
+
+def test_excluded_pixels_are_striped_and_nothing_else():
+    valid = np.ones((20, 20), bool)
+    valid[5:15, :] = False
+    picture = np.zeros((20, 20, 3))
+    raster.hatch(picture, valid)
+    assert (picture[valid] == 0).all()
+    assert len(np.unique(picture[~valid], axis=0)) == 2
+
+
+def test_a_reduced_frame_loses_no_sampled_pixel():
+    mask = np.zeros((1200, 1800), bool)
+    mask[7, 11] = mask[1000, 1601] = True
+    step = raster.reduction(mask.shape)
+    assert step == 4
+    assert raster.reduce_mask(mask, step, any_pixel=True).sum() == 2
+    assert raster.reduce_mask(mask, step).sum() == 0
+    image = np.arange(16.0).reshape(4, 4)
+    np.testing.assert_array_equal(raster.reduce_image(image, 2), [[2.5, 4.5], [10.5, 12.5]])
+
+
+def test_the_detail_of_a_large_frame_holds_the_foreground_at_full_resolution():
+    mask = np.zeros((300, 2000), bool)
+    mask[280:300, 1900:2000] = True
+    rows, columns = raster.detail(mask)
+    assert (rows.start, rows.stop) == (0, 300)
+    assert columns.stop - columns.start == raster.MAX_PANEL_PX
+    assert mask[rows, columns].sum() == mask.sum()
+    assert raster.detail(np.zeros((5, 4), bool)) == (slice(0, 5), slice(0, 4))
+
+
+def test_the_outline_is_the_rim():
+    mask = np.zeros((7, 7), bool)
+    mask[1:6, 1:6] = True
+    rim = raster.outline(mask)
+    assert rim.sum() == 16
+    assert not rim[2:5, 2:5].any()
+
+
+def test_scale_bar_is_round_and_its_length_is_right():
+    assert style.round_length(0.32) == pytest.approx(0.2)
+    assert style.length_text(0.2) == "200 nm"
+    assert style.length_text(2.0) == "2 µm"
+    result = make_analysis(config=AnalysisConfig(quantity=QuantityConfig(pixel_size_um=0.005)))
+    axes = figures.frames_labels_figure(result).axes[0]
+    bar = axes.lines[0].get_xdata()
+    assert (bar[1] - bar[0]) * 64 * 0.005 == pytest.approx(0.05)
+    assert axes.texts[0].get_text() == "50 nm"
+    assert not figures.frames_labels_figure(make_analysis()).axes[0].lines
+
+
+def test_dodged_labels_keep_their_order_and_distance():
+    places = style.dodge([0.5, 0.5, 0.51, 0.02, 0.99], 0.1, 0.05, 0.95)
+    order = np.argsort(places)
+    assert np.diff(np.array(places)[order]).min() >= 0.1 - 1e-12
+    assert min(places) >= 0.05
+    assert max(places) <= 0.95 + 1e-12
+    assert list(order) == [3, 0, 1, 2, 4]
+
+
+def test_components_are_named_by_phase():
+    foreground = np.array([False, False, True])
+    names = common.component_names(foreground, ("background", "foreground"), 1, ())
+    assert names == ["background 1", "background 2", "foreground"]
+    given = ("anode", "electrolyte", "electrolyte", "li")
+    four = common.component_names(np.array([False] * 3 + [True]), ("anode", "electrolyte", "li"), 2, given)
+    assert four == ["anode", "electrolyte 1", "electrolyte 2", "li"]
+
+
+def test_histogram_components_integrate_to_the_pixels():
+    result = make_analysis()
+    axes = figures.histogram_figure(result).axes[0]
+    total = next(line for line in axes.lines if line.get_linestyle() == "--")
+    x, y = total.get_data()
+    assert np.trapezoid(y, x) == pytest.approx(48 * 64, rel=0.02)
+    words = " ".join(text.get_text() for text in axes.texts)
+    assert "118 ± 9" in words
+    assert "foreground\n172 ± 12" in words
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("terms", [TERMS, ()])
+def test_frame_figure(dtype, terms, tmp_path):
+    phases, movie = phantom(dtype=dtype)
+    fit = one_fit(terms=terms, coef=COEF[: len(terms)])
+    labels = (phases[2] == 2).astype(np.uint8) + 1
+    names = ("background", "foreground")
+    figure = figures.frame_figure(
+        movie[2], fit, labels, np.array([False, False, True]), phase_names=names, pixel_size_um=0.005
+    )
+    assert len(figure.axes) == (4 if terms else 3)
+    png, svg = figures.save_figure(figure, tmp_path / "sub" / "frame")
+    assert (png.name, svg.name) == ("frame.png", "frame.svg")
+    assert png.stat().st_size > 10_000
+    assert svg.stat().st_size > 10_000
+
+
+def test_reports_do_not_touch_pyplot():
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import reports as t; from gmrm_gpu.report import curves, figures;"
+        "curves.figure4(t.make_study()); figures.frames_labels_figure(t.make_study());"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
