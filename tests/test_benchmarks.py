@@ -1,0 +1,20 @@
+"""Every benchmark runs once at toy size, so that none rots."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def test_benchmarks_run_at_toy_size():
+    files = sorted(str(path) for path in FOLDER.glob("bench_*.py"))
+    assert files
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-disable", *files]
+    environment = os.environ | {"GMRM_BENCH_TOY": "1"}
+    done = subprocess.run(command, env=environment, cwd=FOLDER, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
