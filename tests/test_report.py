@@ -137,6 +137,10 @@ def test_words_from_outside_are_escaped():
     assert "{{ 7*7 }}" in parsed.text
 
 
+def test_sentences_are_escaped_and_options_stay_whole():
+    assert html._sentence("use <b> --phases at 5 %") == "use &lt;b&gt; <code>--phases</code> at 5\u00a0%"
+
+
 def test_uncalibrated_results_are_in_pixels_and_say_how_to_get_volumes():
     text = Page(html.render(make_study(), {})).text
     assert "give --pixel-size and --thickness for µm³" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -84,7 +85,7 @@ def _example_captions(result: Result, fore: str) -> dict[str, tuple[str, str]]:
             "What was called foreground",
             f"Frames with the pixels classified as {fore} (after the correction) {quoted['mark']} in orange, and "
             f"their share of the frame; black to white spans grey levels {quoted['window']} in every frame. If the "
-            "outline does not follow what you see, distrust everything below.",
+            "orange does not follow what you see, distrust everything below.",
         ),
         "subsampled": (
             f"The same frames from {quoted['rate']} of the pixels",
@@ -112,6 +113,14 @@ def _example_captions(result: Result, fore: str) -> dict[str, tuple[str, str]]:
     }
 
 
+def _sentence(text: str) -> Any:
+    """Escaped text whose numbers keep their unit and whose options do not break across lines."""
+    from markupsafe import Markup, escape
+
+    escaped = str(escape(text)).replace(" %", "\u00a0%").replace(" µ", "\u00a0µ")
+    return Markup(re.sub(r"(?<!\S)(--[a-z][a-z-]*)", r"<code>\1</code>", escaped))
+
+
 def render(result: Result, pictures: dict[str, Path]) -> str:
     """The page as text; `pictures` maps figure names to PNG files, in the order of the page."""
     from jinja2 import Environment
@@ -123,7 +132,7 @@ def render(result: Result, pictures: dict[str, Path]) -> str:
     sentence, more = tables.headline(result)
     template = files(__package__).joinpath("template.html").read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%").replace(" µ", "\u00a0µ")
+    environment.filters["sentence"] = _sentence
     return environment.from_string(template).render(
         study=study,
         movie=result.movie.name,
@@ -132,7 +141,7 @@ def render(result: Result, pictures: dict[str, Path]) -> str:
         cautions=cautions(result),
         status=tables.status_table(result),
         facts=tables.facts(result),
-        settings=tables.settings(analysis_config(result)),
+        settings=tables.settings(result),
         answer=[p for p in shown if p.name in first],
         evidence=[p for p in shown if p.name not in first],
         table1=tables.table1(result) if isinstance(result, StudyResult) else None,

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..config import AnalysisConfig
 from ..results import AnalysisResult, FitStatus, StudyResult, status_counts
 from .common import (
     Result,
@@ -221,8 +220,9 @@ def uncalibrated(result: Result) -> str:
     return "no thickness: reported as area; give --thickness for µm³"
 
 
-def settings(config: AnalysisConfig) -> list[tuple[str, str, str]]:
+def settings(result: Result) -> list[tuple[str, str, str]]:
     """(setting, value, what it does), in the order in which the data flow."""
+    config = analysis_config(result)
     mixture, phases, vote, sampling = config.mixture, config.phases, config.correction, config.sampling
     rule = phases.phases
     if rule == "separated":
@@ -230,6 +230,7 @@ def settings(config: AnalysisConfig) -> list[tuple[str, str, str]]:
     elif phases.is_named:
         rule += f"; foreground {phases.names[phases.foreground_index]}"
     off = vote.radius == 0
+    rates = ", ".join(map(percent, result.rates if isinstance(result, StudyResult) else [sampling.rate]))
     return [
         ("Method", config.method, "paper: every frame is fitted by itself"),
         ("Components", str(mixture.n_components), "Gaussian components of the grey levels in each frame"),
@@ -248,7 +249,7 @@ def settings(config: AnalysisConfig) -> list[tuple[str, str, str]]:
             f"{vote.window}, {vote.sides}, {vote.time_scale:g} px per frame",
             "where neighbours may lie; past leaves the first frame as it is",
         ),
-        ("Sampling", f"{sampling.scheme}, rate {percent(sampling.rate)}", "how the visited pixels are drawn"),
+        ("Sampling", f"{sampling.scheme}, {rates} of the pixels", "how the visited pixels are drawn"),
         ("Seed", str(sampling.seed), "the same seed draws the same pixels on every machine"),
         ("Estimator", config.quantity.estimator, "count: share of labels; posterior: mean probability"),
         ("Precision", config.compute.dtype, "sums are kept in float64"),
