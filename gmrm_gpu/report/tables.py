@@ -275,11 +275,15 @@ def provenance_rows(result: Result) -> list[tuple[str, str]]:
     return [row for key, value in result.provenance.items() if key not in hidden for row in _flat(str(key), value)]
 
 
+_PLAIN_NAMES = {"gmrm_gpu": "gmrm_gpu", "wall_s": "wall time, s", "n_workers": "workers", "n_blocks": "blocks"}
+
+
 def _flat(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict):
         return [row for key, part in value.items() for row in _flat(f"{name} {key}", part)]
+    if value is None:
+        return []
+    shown = _PLAIN_NAMES.get(name, name.replace("_", " "))
     if isinstance(value, (list, tuple)):
-        return [(name.replace("_", " "), ", ".join(map(str, value)))]
-    if isinstance(value, float):
-        return [(name.replace("_", " "), number(value))]
-    return [] if value is None else [(name.replace("_", " "), str(value))]
+        return [(shown, ", ".join(map(str, value)))]
+    return [(shown, number(value) if isinstance(value, float) else str(value))]
