@@ -49,10 +49,10 @@ def _log_joint(z, f, par):
 
 
 def log_likelihood(z, f, par):
-    """Observed-data log-likelihood, summed exactly."""
+    """Observed-data log-likelihood."""
     joint = _log_joint(z, f, par)
     top = joint.max(axis=1)
-    return math.fsum(top + np.log(np.exp(joint - top[:, None]).sum(axis=1)))
+    return float(np.sum(top + np.log(np.exp(joint - top[:, None]).sum(axis=1))))
 
 
 def log_likelihood_scalar(z, f, par):
@@ -84,23 +84,23 @@ def ecm_step(z, f, par, sigma_floor=0.0):
     weights, means = np.empty(n_components), np.empty(n_components)
     trend = f @ par.coef
     for k in range(n_components):
-        total = math.fsum(w[:, k])
+        total = w[:, k].sum()
         weights[k] = total / n
-        means[k] = math.fsum(w[:, k] * (z - trend)) / total
+        means[k] = (w[:, k] * (z - trend)).sum() / total
     coef = par.coef
     if q:
         lhs, rhs = np.zeros((q, q)), np.zeros(q)
         for k in range(n_components):
             a = w[:, k] / par.sigmas[k] ** 2
             for j in range(q):
-                rhs[j] += math.fsum(f[:, j] * a * (z - means[k]))
+                rhs[j] += (f[:, j] * a * (z - means[k])).sum()
                 for m in range(q):
-                    lhs[j, m] += math.fsum(f[:, j] * a * f[:, m])
+                    lhs[j, m] += (f[:, j] * a * f[:, m]).sum()
         coef = np.linalg.solve(lhs, rhs)
     residual = z - f @ coef
     sigmas = np.empty(n_components)
     for k in range(n_components):
-        variance = math.fsum(w[:, k] * (residual - means[k]) ** 2) / math.fsum(w[:, k])
+        variance = (w[:, k] * (residual - means[k]) ** 2).sum() / w[:, k].sum()
         sigmas[k] = max(math.sqrt(variance), sigma_floor)
     return Params(weights, means, sigmas, coef)
 
