@@ -18,6 +18,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -331,8 +332,13 @@ def _disk(folder: Path) -> Iterator[None]:
 
 def load_study(folder: str | os.PathLike[str]) -> StudyResult:
     """`StudyResult.load`, with one clear error for whatever is wrong with the folder."""
+    path = Path(folder).expanduser()
+    for name in ("replicates.npz", "examples.npz"):
+        # NumPy would leave a damaged archive open.
+        if (path / name).exists() and not is_zipfile(path / name):
+            raise InputError(f"{folder} is not a finished study ({name} is damaged); give a folder that study wrote")
     try:
-        return StudyResult.load(Path(folder).expanduser())
+        return StudyResult.load(path)
     except InputError:
         raise
     except Exception as error:  # JSON, npz and zip each have their own; all mean the same here

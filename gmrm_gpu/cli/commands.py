@@ -36,7 +36,7 @@ from .options import analysis_config, study_config
 
 LOOKED_AT = 200
 """Frames that `info` reads at most."""
-QUICK = ((96, 96, 12), (10, 20, 100))
+QUICK = ((128, 128, 20), (20, 40, 200))
 FULL_SIZE = (256, 256, 30)
 
 R = TypeVar("R", AnalysisResult, StudyResult)

@@ -32,8 +32,8 @@ class Console:
 
     def close(self) -> None:
         """Say what was held back."""
+        sys.stdout.flush()  # here, so that a reader that has left is noticed while errors are still caught
         if not self._terminal:
-            sys.stdout.flush()
             for text in self._notes:
                 self._write(text)
 
@@ -141,10 +141,10 @@ def fit_note(status: np.ndarray) -> str | None:
 
 def calibration_note(scale: Scale, time_s: np.ndarray | None, config: AnalysisConfig) -> str | None:
     """Which options turn pixels and frames into units; None where nothing is missing."""
-    missing, slab = [], config.quantity.geometry == "slab"
+    missing, quantity = [], config.quantity
     if scale.pixel_area_um2 is None:
         missing.append("--pixel-size 5nm")
-    if scale.pixel_volume_um3 is None and slab:
+    if quantity.thickness_um is None and quantity.geometry == "slab":
         missing.append("--thickness 0.5um")
     units = {"px": "areas are in pixels", "um2": "areas, not volumes"}
     said = [units[scale.unit]] if missing else []

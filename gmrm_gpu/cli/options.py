@@ -47,6 +47,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2."""
         line = " ".join(message.split())
+        if line.endswith("expected one argument"):
+            line += "; before a value that starts with a minus write --option=-1"
         self.exit(2, f"gmrm-gpu: error: {line} (see {self.prog} --help)\n")
 
 
@@ -271,6 +273,5 @@ def _load(path: Path) -> AnalysisConfig:
 def study_config(args: argparse.Namespace, analysis: AnalysisConfig) -> StudyConfig:
     """--rates and --replicates; without the latter as many that replicates x rate = 10."""
     rates = args.rates or StudyConfig().rates
-    analysis.with_rate(1.0)
     replicates = args.replicates or tuple(max(1, round(SAMPLES_PER_RATE / r)) if r > 0 else 1 for r in rates)
     return StudyConfig(analysis=analysis, rates=rates, n_replicates=replicates)

@@ -202,7 +202,7 @@ def _demo(commands: Any) -> None:
         "1 %, and write the report. Takes about two minutes on two cores; --quick a few seconds.",
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="96 x 96 x 12 and a tenth of the replicates")
+    add("--quick", action="store_true", help="128 x 128 x 20 and a fifth of the replicates")
     add("--size", type=o.size, metavar="HxWxT", help="height, width, frames (default 256x256x30)")
     add("--difficulty", choices=DIFFICULTIES, default="easy", help="separation of the phases (default easy)")
     o.add_settings(parser, "settings", (o.SEED, *o.COMPUTE))
