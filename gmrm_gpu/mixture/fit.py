@@ -24,6 +24,10 @@ _START_BLOCKS = 4
 _START_STEP = 4.0
 """Longest extrapolation in the short runs that compare starts."""
 
+_QUIET_CYCLES = 2
+"""Cycles in a row that must gain too little before a fit counts as converged. One is not enough: on a flat ridge of
+the likelihood a short cycle is often followed by one that gains a hundred times more."""
+
 _COMPACT = 0.75
 """Finished fits are taken out of the arrays once no more than this share is still active."""
 
@@ -198,6 +202,7 @@ class _Driver:
             "fallback": theta,
             "second": theta,
             "phase": backend.zeros((rows,), xp.int64),
+            "quiet": backend.zeros((rows,), xp.int64),
             "limit": backend.zeros((rows,), xp.float64) + 4.0,
             "length": backend.zeros((rows,), xp.float64),
             "first_value": never,
@@ -243,9 +248,9 @@ class _Driver:
         second, jumped = phase == 1, phase == 2
         fell = jumped & ~(value >= state["second_value"])
         begins = ~second & ~fell
-        self._finish(
-            theta, value, begins & self._gain_is_small(value, state["first_value"]), n_iter, FitStatus.CONVERGED
-        )
+        small = self._gain_is_small(value, state["first_value"])
+        quiet = xp.where(begins, xp.where(small, state["quiet"] + 1, xp.zeros_like(phase)), state["quiet"])
+        self._finish(theta, value, quiet >= _QUIET_CYCLES, n_iter, FitStatus.CONVERGED)
 
         limit = xp.where(begins & jumped & (state["length"] >= state["limit"]), 4.0 * state["limit"], state["limit"])
         limit = xp.where(fell, xp.clip(0.5 * limit, 1.0, 1e6), limit)
@@ -260,6 +265,7 @@ class _Driver:
             second_value=xp.where(second, value, state["second_value"]),
             limit=limit,
             length=xp.where(second, length, state["length"]),
+            quiet=quiet,
             phase=xp.where(fell, zero, xp.where(second, zero + 2, zero + 1)),
         )
 
