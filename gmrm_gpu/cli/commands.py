@@ -44,11 +44,7 @@ R = TypeVar("R", AnalysisResult, StudyResult)
 
 def run_simulate(args: argparse.Namespace, console: Console) -> None:
     """A synthetic movie with its truth, as files."""
-    if args.format == "tif":
-        try:
-            check_extras(labels=True)
-        except MissingDependencyError as error:
-            raise MissingDependencyError(f"{error}, or give --format npy") from None
+    _check_format(args.format)
     height, width, n_frames = args.size
     out = _out(args, f"{args.scenario}_simulation")
     with new_folder(out, overwrite=args.overwrite) as folder:
@@ -83,6 +79,13 @@ def run_simulate(args: argparse.Namespace, console: Console) -> None:
     print(f"foreground (label {simulation.foreground_value}): up to {100 * share.max():.3g} % of the frame")
     for name in (f"movie.{args.format}", f"truth.{args.format}", "simulation.json"):
         print(f"written: {out / name}")
+
+
+def _check_format(kind: str) -> None:
+    try:
+        check_extras(labels=kind == "tif")
+    except MissingDependencyError as error:
+        raise MissingDependencyError(f"{error}, or give --format npy") from None
 
 
 def run_info(args: argparse.Namespace, console: Console) -> None:
