@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
@@ -35,7 +36,9 @@ class Corrected:
 
 def ball_rows(config: CorrectionConfig, dt: int) -> list[tuple[int, int]]:
     """Rows of the neighbourhood at |t - t'| = dt: (dy, half width), empty beyond reach."""
-    r, gap = config.radius, config.time_scale * abs(dt)
+    # Exact arithmetic on the decimals the user wrote: 2.6^2 = 1^2 + 2.4^2 is inside, which floats would lose.
+    r = Fraction(str(config.radius))
+    gap = Fraction(str(config.time_scale)) * abs(dt)
     rows = []
     for dy in range(-math.floor(r), math.floor(r) + 1):
         if config.metric == "l1":
@@ -92,7 +95,7 @@ class Corrector:
     _count: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._offsets = time_offsets(self.config) if self.config.radius > 0 else []
+        self._offsets = time_offsets(self.config) if self.active else []
         self._rows = {abs(dt): ball_rows(self.config, dt) for dt in self._offsets}
         self._past = -min(self._offsets, default=0)
         self._future = max(self._offsets, default=0)
@@ -112,7 +115,7 @@ class Corrector:
     @property
     def active(self) -> bool:
         """False with radius 0: labels pass unchanged."""
-        return bool(self._offsets)
+        return self.config.radius > 0
 
     @property
     def image_bytes(self) -> int:

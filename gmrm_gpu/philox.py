@@ -42,7 +42,7 @@ def stream_words(seed: int, rate: float, replicates: np.ndarray, frame: int, str
     blocks = []
     for block in range(-(-n_words // 4)):
         counter = (_word(frame), replicates, rate_word, _word(stream + block))
-        blocks += list(philox4x32(np.broadcast_arrays(*counter), key))  # type: ignore[arg-type]
+        blocks += list(philox4x32(np.broadcast_arrays(*counter), key))
     return np.stack(blocks[:n_words], axis=-1)
 
 

@@ -52,8 +52,10 @@ class Curves:
     def empty(n_replicates: int, n_frames: int) -> Curves:
         """All NaN and zero."""
         shape = (n_replicates, n_frames)
-        nans = (np.full(shape, np.nan) for _ in range(4))
-        return Curves(*nans, np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.uint8))
+        share, volume_share, share_raw, posterior = (np.full(shape, np.nan) for _ in range(4))
+        n_samples, lonely = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        status = np.zeros(shape, np.uint8)
+        return Curves(share, volume_share, share_raw, posterior, n_samples, lonely, status)
 
 
 class Observer:

@@ -361,7 +361,7 @@ class AnalysisResult:
             "n_samples",
             "status",
         )
-        data = {name: (dim, getattr(self, name)) for name in names if getattr(self, name) is not None}
+        data: dict[str, Any] = {name: (dim, getattr(self, name)) for name in names if getattr(self, name) is not None}
         if self.labels is not None:
             data["labels"] = ((dim, "y", "x"), self.labels)
         return xarray.Dataset(data, coords=coords, attrs={"movie": self.movie.name, "unit": self.scale.unit})

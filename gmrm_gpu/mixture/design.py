@@ -177,7 +177,10 @@ def _blocks(array: Array, backend: Backend) -> Array:
     if n * n_blocks != m:
         pad = xp.zeros((rows, n * n_blocks - m), dtype=array.dtype, device=backend.device)
         array = xp.concat([array, pad], axis=1)
-    return xp.permute_dims(xp.reshape(array, (rows, n, n_blocks)), (0, 2, 1)) * 1
+    blocks = xp.permute_dims(xp.reshape(array, (rows, n, n_blocks)), (0, 2, 1))
+    # Flattening copies into row order: with any other order in memory, sums would run differently, to the last bit,
+    # before and after the batch is compacted.
+    return xp.reshape(xp.reshape(blocks, (-1,)), (rows, n_blocks, n))
 
 
 def unblock(array: Array, m: int, *, backend: Backend) -> Array:

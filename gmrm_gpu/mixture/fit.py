@@ -104,7 +104,9 @@ def posterior(
         valid=None if valid is None else backend.asarray(valid),
         backend=backend,
     )
-    return unblock(responsibilities(samples, fit, backend=backend), values.shape[-1], backend=backend)
+    resp = unblock(responsibilities(samples, fit, backend=backend), values.shape[-1], backend=backend)
+    usable = backend.asarray(fit.status < FitStatus.DEGENERATE)[:, None, None]
+    return backend.xp.where(usable, resp, backend.xp.full_like(resp, np.nan))
 
 
 def responsibilities(samples: Samples, fit: MixtureFit, *, backend: Backend) -> Array:
@@ -158,7 +160,7 @@ def _short_run(
         theta = m_step(sums, theta, samples.basis, layout=layout, schedule="fast", floor=floor, backend=backend)
         if len(path) == 2:
             limit = xp.full_like(value, _START_STEP)
-            theta, _ = extrapolate(*path, theta, limit, layout=layout, backend=backend)
+            theta, _ = extrapolate(path[0], path[1], theta, limit, layout=layout, backend=backend)
             path = []
     return best, best_value
 
@@ -201,6 +203,8 @@ class _Driver:
             "first": theta,
             "fallback": theta,
             "second": theta,
+            "last": theta,
+            "last_value": never,
             "phase": backend.zeros((rows,), xp.int64),
             "quiet": backend.zeros((rows,), xp.int64),
             "limit": backend.zeros((rows,), xp.float64) + 4.0,
@@ -212,12 +216,13 @@ class _Driver:
             self._compact()
             if self.index.size == 0:
                 return self.out
-            theta, value = self.state["theta"], self._pass(n_iter)
-        self._finish(theta, value, ~self.done, self.config.max_iter, FitStatus.MAX_ITER)
+            self._pass(n_iter)
+        last, value = self.state["last"], self.state["last_value"]
+        self._finish(last, value, ~self.done, self.config.max_iter, FitStatus.MAX_ITER)
         return self.out
 
-    def _pass(self, n_iter: int) -> Array:
-        """One pass over the samples, then each fit's next place in its cycle; returns the log-likelihoods."""
+    def _pass(self, n_iter: int) -> None:
+        """One pass over the samples, then each fit's next place in its cycle."""
         theta = self.state["theta"]
         sums = moments(self.samples, theta, self.layout, backend=self.backend)
         value = sums.log_likelihood
@@ -235,11 +240,10 @@ class _Driver:
         )
         if self.config.schedule == "fast":
             self._advance(theta, value, follow, n_iter)
-            return value
+            return
         converged = self._gain_is_small(value, self.state["first_value"])
         self._finish(theta, value, converged, n_iter, FitStatus.CONVERGED)
-        self.state.update(first_value=value, theta=follow)
-        return value
+        self.state.update(first_value=value, theta=follow, last=theta, last_value=value)
 
     def _advance(self, theta: Array, value: Array, follow: Array, n_iter: int) -> None:
         """Where each fit goes from `theta`, whose log-likelihood is `value` and whose M-step gives `follow`."""
@@ -262,6 +266,9 @@ class _Driver:
             fallback=xp.where(second[:, None], follow, state["fallback"]),
             first=xp.where(begins[:, None], theta, state["first"]),
             first_value=xp.where(begins, value, state["first_value"]),
+            second=xp.where(second[:, None], theta, state["second"]),
+            last=xp.where(fell[:, None], state["second"], theta),
+            last_value=xp.where(fell, state["second_value"], value),
             second_value=xp.where(second, value, state["second_value"]),
             limit=limit,
             length=xp.where(second, length, state["length"]),

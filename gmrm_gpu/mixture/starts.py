@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def start_thetas(
     def at(levels: Array) -> Array:
         index = xp.astype(xp.clip(levels * count[:, None], 0, np.inf), xp.int64)
         index = xp.minimum(index, xp.astype(xp.clip(count - 1, 0, np.inf), xp.int64)[:, None])
-        return xp.take_along_axis(values, index, axis=1)
+        found = xp.take_along_axis(values, index, axis=1)
+        return xp.where(xp.isfinite(found), found, xp.zeros_like(found))
 
     steps = (backend.arange(k, dtype=xp.float64) + 0.5) / k
     makers = {
@@ -50,7 +52,7 @@ def _sorted_values(samples: Samples, backend: Backend) -> tuple[Array, Array]:
     return values, xp.sum(xp.astype(xp.isfinite(values), xp.float64), axis=1)
 
 
-def _spread(at, rows: int, k: int, backend: Backend) -> Array:  # type: ignore[no-untyped-def]
+def _spread(at: Callable[[Array], Array], rows: int, k: int, backend: Backend) -> Array:
     """Equal spacing between the 0.2 % and 99.8 % quantiles."""
     xp = backend.xp
     ends = at(xp.broadcast_to(backend.asarray(np.array([[0.002, 0.998]])), (rows, 2)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Event, Lock
 from typing import Any
@@ -136,7 +137,7 @@ class _Progress:
     def _samples(self, rate: float, n_replicates: int) -> int:
         return self._runner.sampler(rate).capacity * n_replicates
 
-    def ticker(self, rate: float, n_replicates: int, stop: Event | None = None):  # type: ignore[no-untyped-def]
+    def ticker(self, rate: float, n_replicates: int, stop: Event | None = None) -> Callable[[], None]:
         samples = self._samples(rate, n_replicates)
 
         def tick() -> None:
