@@ -105,7 +105,7 @@ def fit_table(result: AnalysisResult) -> str:
     given = config.phases.component_names
     phases = given or ["foreground" if fore else "background" for fore in result.foreground[0]]
     rows = [
-        (str(k + 1), number(w), number(m), number(s), phases[k])
+        (str(k), number(w), number(m), number(s), phases[k])
         for k, (w, m, s) in enumerate(zip(fit.weights, fit.means, fit.sigmas, strict=True))
     ]
     terms = [f"{_term(*term)} {number(c)}" for term, c in zip(fit.terms, fit.coef, strict=True)]
