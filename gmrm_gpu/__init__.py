@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "open_movie": "frames",
-    "simulate": "simulate",
+    "simulate": "synthetic",
     "fit_frames": "pipeline",
     "analyze": "pipeline",
     "run_study": "study",

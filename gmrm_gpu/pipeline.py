@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import platform
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from . import __version__
-from .backend import Array, Backend, free_memory, get_backend
-from .classify import NOT_VISITED, foreground_components
-from .config import AnalysisConfig, CorrectionConfig, MixtureConfig
+from .backend import Backend, free_memory, get_backend
+from .classify import foreground_components
+from .config import AnalysisConfig, MixtureConfig
 from .correct import Corrected, Corrector
 from .engines import GenericEngine, select_engine
 from .errors import InputError, MemoryBudgetError
 from .frames import Movie, open_movie
 from .philox import STREAM_START, stream_words
 from .quantify import count_share, make_scale, volume_weights, weighted_share
-from .results import AnalysisResult, Examples, FitStatus, MixtureFit, MovieInfo
+from .recorder import Observer, Recorder, example_settings
+from .results import AnalysisResult, MixtureFit, MovieInfo
 from .sampling import Sampler
 
 Progress = Callable[[int, int], None]
-EXAMPLE_SETTINGS = ((5.0, 0.05), (20.0, 0.2))
-"""(radius, gamma) of the paper's Figure 2g and h."""
-N_EXAMPLES = 6
 
 
 @dataclass(frozen=True)
@@ -56,16 +52,6 @@ class Curves:
         n_samples, lonely = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         status = np.zeros(shape, np.uint8)
         return Curves(share, volume_share, share_raw, posterior, n_samples, lonely, status)
-
-
-class Observer:
-    """Sees the frames of a run go by; the default looks away."""
-
-    def fitted(self, t: int, frame: np.ndarray, fit: MixtureFit, positions: Array, labels: Array) -> None:
-        """Frame `t` was fitted and labelled."""
-
-    def corrected(self, done: Corrected) -> None:
-        """A frame was corrected; comes in the order of time, perhaps frames later."""
 
 
 class Runner:
@@ -235,37 +221,6 @@ def _quantisation_floor(movie: Movie) -> float:
     return max(1e-3 * float(np.std(values, dtype=np.float64)), 1e-12)
 
 
-class CachedMovie(Movie):
-    """A movie that keeps the frames it has read, up to a number of bytes; replicates read each frame many times."""
-
-    def __init__(self, movie: Movie, n_bytes: int) -> None:
-        super().__init__(
-            name=movie.name,
-            shape=movie.shape,
-            dtype=movie.dtype,
-            n_frames=len(movie),
-            pixel_size_um=movie.pixel_size_um,
-            frame_time_s=movie.frame_time_s,
-            frame_numbers=movie.frame_numbers,
-            valid=movie.valid,
-        )
-        self._movie, self._lock = movie, Lock()
-        self._keep = int(n_bytes // (movie.shape[0] * movie.shape[1] * movie.dtype.itemsize))
-        self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
-
-    def frame(self, t: int) -> np.ndarray:
-        """Frame `t`, from memory if it is there."""
-        with self._lock:
-            if t in self._frames:
-                return self._frames[t]
-        frame = self._movie.frame(t)
-        with self._lock:
-            # The first frames stay: with a cyclic reading order, dropping the oldest would never hit.
-            if len(self._frames) < self._keep:
-                self._frames[t] = frame
-        return frame
-
-
 def memory_budget(config: AnalysisConfig, backend: Backend) -> int:
     """Bytes an analysis may take: `--memory`, or half of what is free."""
     return config.compute.memory_bytes or free_memory(backend) // 2
@@ -278,88 +233,6 @@ def check_memory(needed: int, budget: int) -> None:
             f"one replicate needs {needed / 1e6:.0f} MB, the budget is {budget / 1e6:.0f} MB; "
             "raise --memory, lower --radius, or crop the movie"
         )
-
-
-class Recorder(Observer):
-    """Keeps fits and labels of a one-replicate run, and the examples for a report."""
-
-    def __init__(self, runner: Runner, *, labels: bool, settings: tuple[tuple[float, float], ...]) -> None:
-        self.runner, movie = runner, runner.movie
-        self.fits: list[MixtureFit] = []
-        self.labels = np.zeros((len(movie), *movie.shape), dtype=np.uint8) if labels else None
-        self.chosen = np.unique(np.linspace(0, len(movie) - 1, N_EXAMPLES).round().astype(int))
-        self.images: dict[int, np.ndarray] = {}
-        self.raw: dict[int, np.ndarray] = {}
-        self.final: dict[int, np.ndarray] = {}
-        self.settings = settings
-        self.by_setting: list[dict[int, np.ndarray]] = [{} for _ in settings]
-        self._correctors = [self._other(radius, gamma) for radius, gamma in settings]
-
-    def _other(self, radius: float, gamma: float) -> Corrector:
-        config = replace(self.runner.config.correction, radius=radius, gamma=gamma)
-        return self.runner.engine.corrector(self.runner.movie.shape, config, self.runner.config.phases)
-
-    def fitted(self, t: int, frame: np.ndarray, fit: MixtureFit, positions: Array, labels: Array) -> None:
-        """Keep the fit; show the labels to the example settings."""
-        self.fits.append(fit[0])
-        if t in self.chosen:
-            self.images[t] = frame.copy()
-            self.raw[t] = self._image(positions, labels)
-        for corrector, kept in zip(self._correctors, self.by_setting, strict=True):
-            for done in corrector.push(positions, labels):
-                self._keep(kept, done)
-
-    def corrected(self, done: Corrected) -> None:
-        """Keep the corrected labels."""
-        if self.labels is not None:
-            self.labels[done.frame] = self._image(done.positions, done.labels)
-        self._keep(self.final, done)
-
-    def _keep(self, kept: dict[int, np.ndarray], done: Corrected) -> None:
-        if done.frame in self.chosen:
-            kept[done.frame] = self._image(done.positions, done.labels)
-
-    def _image(self, positions: Array, labels: Array) -> np.ndarray:
-        """(height, width) uint8: 0 not visited, p + 1 phase p."""
-        shape = self.runner.movie.shape
-        backend = self.runner.backend
-        image = np.zeros(shape[0] * shape[1], dtype=np.uint8)
-        position, label = backend.to_host(positions)[0], backend.to_host(labels)[0]
-        visited = label != NOT_VISITED
-        image[position[visited]] = label[visited] + 1
-        return image.reshape(shape)
-
-    def examples(self, sampled_rate: float, sampled: Recorder | None = None) -> Examples:
-        """Pictures for the report; `sampled` recorded a sub-sampled run, by default this one."""
-        for corrector, kept in zip(self._correctors, self.by_setting, strict=True):
-            for done in corrector.flush():
-                self._keep(kept, done)
-        config, chosen = self.runner.config, self.chosen
-        fits = MixtureFit.stack(self.fits[t] for t in chosen)
-
-        def stack(images: dict[int, np.ndarray]) -> np.ndarray:
-            return np.stack([images[t] for t in chosen])
-
-        return Examples(
-            frames=chosen,
-            images=stack(self.images),
-            labels_raw=stack(self.raw),
-            labels=stack(self.final),
-            settings=self.settings,
-            labels_settings=np.stack([stack(kept) for kept in self.by_setting]),
-            sampled_rate=sampled_rate,
-            labels_sampled=stack((sampled or self).final),
-            fits=fits,
-            foreground=foreground_components(fits, config.phases),
-            phase_names=config.phases.names,
-            foreground_index=config.phases.foreground_index,
-            valid=self.runner.movie.valid,
-        )
-
-
-def example_settings(correction: CorrectionConfig, shape: tuple[int, int]) -> tuple[tuple[float, float], ...]:
-    """The paper's two settings to compare, those whose ball fits into the frame."""
-    return tuple(s for s in EXAMPLE_SETTINGS if 2 * s[0] < min(shape)) or ((min(shape) // 4, correction.gamma),)
 
 
 def fit_frames(
@@ -383,7 +256,7 @@ def fit_frames(
     """
     runner = Runner(open_movie(movie, frames=frames), config or AnalysisConfig())
     runner = Runner(runner.movie, _without_correction(runner.config), runner.backend)
-    recorder = Recorder(runner, labels=False, settings=())
+    recorder = Recorder(runner.movie, runner.config, runner.engine)
     total = len(runner.movie)
     runner.run(1.0, np.array([0]), observer=recorder, tick=_ticker(progress, total))
     return MixtureFit.stack(recorder.fits)
@@ -425,7 +298,7 @@ def analyze(
     rate = config.sampling.rate
     check_memory(runner.bytes_per_replicate(rate), memory_budget(config, runner.backend))
     settings = example_settings(config.correction, runner.movie.shape)
-    recorder = Recorder(runner, labels=True, settings=settings)
+    recorder = Recorder(runner.movie, config, runner.engine, labels=True, settings=settings)
     total = len(runner.movie)
     curves = runner.run(rate, np.array([0]), observer=recorder, tick=_ticker(progress, total))
     fits = MixtureFit.stack(recorder.fits)
@@ -463,4 +336,4 @@ def _ticker(progress: Progress | None, total: int) -> Callable[[], None] | None:
     return tick
 
 
-__all__ = ["Curves", "FitStatus", "Runner", "analyze", "fit_frames"]
+__all__ = ["Curves", "Runner", "analyze", "fit_frames"]

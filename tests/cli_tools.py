@@ -11,7 +11,7 @@ import pytest
 
 from gmrm_gpu import simulate
 from gmrm_gpu.cli import main
-from gmrm_gpu.simulate import Simulation
+from gmrm_gpu.synthetic import Simulation
 
 FAST = ("--components", "3", "--trend", "linear", "--radius", "3", "--gamma", "0.2")
 PLAIN = (*FAST, "--no-report", "--device", "cpu")

@@ -19,7 +19,7 @@ from gmrm_gpu.cli.console import Console, calibration_note, fit_note
 from gmrm_gpu.cli.options import Setting
 from gmrm_gpu.config import AnalysisConfig, QuantityConfig
 from gmrm_gpu.results import Scale, StudyResult
-from gmrm_gpu.simulate import options as simulation_options
+from gmrm_gpu.synthetic import options as simulation_options
 
 COMMANDS = ("simulate", "info", "fit", "analyze", "study", "report", "demo", "doctor")
 

@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 
 from gmrm_gpu import analyze, output, run_study, simulate
-from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, MixtureConfig, QuantityConfig, StudyConfig
+from gmrm_gpu.config import (
+    AnalysisConfig,
+    CorrectionConfig,
+    MixtureConfig,
+    QuantityConfig,
+    StudyConfig,
+    analysis_config_from_json,
+)
 from gmrm_gpu.errors import InputError, MissingDependencyError, OutputError
 from gmrm_gpu.frames import open_labels, open_movie
 from gmrm_gpu.output import load_study, new_folder, renew_report, write_analysis, write_json, write_study
-from gmrm_gpu.results import analysis_config_from_json
 
 CONFIG = AnalysisConfig(
     mixture=MixtureConfig(n_components=3, trend="linear"),

@@ -19,9 +19,10 @@ from gmrm_gpu.config import (
 )
 from gmrm_gpu.errors import ConfigError, InputError, MemoryBudgetError
 from gmrm_gpu.frames import ArrayMovie
-from gmrm_gpu.pipeline import CachedMovie, Runner, analyze, fit_frames
+from gmrm_gpu.frames.cache import CachedMovie
+from gmrm_gpu.pipeline import Runner, analyze, fit_frames
 from gmrm_gpu.results import FitStatus
-from gmrm_gpu.simulate import simulate
+from gmrm_gpu.synthetic import simulate
 
 # A quadratic trend swallows part of the Li of this small movie: there the likelihood optimum itself is wrong.
 THREE = MixtureConfig(n_components=3, trend="linear")

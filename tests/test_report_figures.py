@@ -95,7 +95,8 @@ def test_awkward_studies_still_make_a_report(case, tmp_path, quick_figures):
 
 @pytest.mark.parametrize("estimator", ["count", "posterior"])
 def test_awkward_analyses_still_make_a_report(estimator, tmp_path, quick_figures):
-    quantity = QuantityConfig(estimator=estimator, geometry="revolution", pixel_size_um=0.01)
+    geometry = "revolution" if estimator == "count" else "slab"
+    quantity = QuantityConfig(estimator=estimator, geometry=geometry, pixel_size_um=0.01)
     config = AnalysisConfig(quantity=quantity, correction=CorrectionConfig(radius=0))
     nothing = np.full(1, np.nan)
     result = make_analysis(

@@ -13,9 +13,9 @@ from gmrm_gpu.config import AnalysisConfig, ComputeConfig, MixtureConfig, Sampli
 from gmrm_gpu.errors import InputError
 from gmrm_gpu.pipeline import Runner, analyze
 from gmrm_gpu.results import StudyResult
-from gmrm_gpu.simulate import simulate
 from gmrm_gpu.study import run_study
 from gmrm_gpu.study.plan import plan_blocks
+from gmrm_gpu.synthetic import simulate
 
 THREE = MixtureConfig(n_components=3)
 

@@ -28,8 +28,8 @@ from ..output import (
 )
 from ..pipeline import Runner, analyze
 from ..results import AnalysisResult, StudyResult, status_counts
-from ..simulate import simulate
 from ..study import run_study
+from ..synthetic import simulate
 from . import console as say
 from .console import Console
 from .options import analysis_config, study_config

@@ -22,6 +22,7 @@ from ..config import (
     WINDOWS,
     AnalysisConfig,
     StudyConfig,
+    analysis_config_from_json,
     analysis_from_dict,
     config_to_dict,
     load_toml,
@@ -30,7 +31,6 @@ from ..config import (
     parse_time_s,
 )
 from ..errors import ConfigError
-from ..results import analysis_config_from_json
 
 SAMPLES_PER_RATE = 10
 """Replicates x rate of the paper's design: 100 at 10 %, 200 at 5 %, 1,000 at 1 %."""
@@ -260,14 +260,7 @@ def analysis_config(args: argparse.Namespace, **defaults: Any) -> AnalysisConfig
 
 
 def _load(path: Path) -> AnalysisConfig:
-    try:
-        return analysis_config_from_json(path) if path.suffix == ".json" else load_toml(path)
-    except ConfigError:
-        raise
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{path} does not hold settings ({type(error).__name__}: {error}); see --help") from None
+    return analysis_config_from_json(path) if path.suffix == ".json" else load_toml(path)
 
 
 def study_config(args: argparse.Namespace, analysis: AnalysisConfig) -> StudyConfig:

@@ -14,16 +14,15 @@ from ..backend import n_cores
 from ..config import StudyConfig
 from ..errors import InputError
 from ..frames import open_movie
+from ..frames.cache import CachedMovie
 from ..pipeline import (
-    CachedMovie,
     Curves,
     Progress,
-    Recorder,
     Runner,
     check_memory,
-    example_settings,
     memory_budget,
 )
+from ..recorder import Recorder, example_settings
 from ..results import StudyResult
 from .plan import Block, plan_blocks, workers_within
 
@@ -68,9 +67,10 @@ def run_study(
     blocks = plan_blocks(runner, config, budget * 3 // 4, n_workers)
     report = _Progress(runner, blocks, progress)
 
-    reference = Recorder(runner, labels=False, settings=example_settings(config.analysis.correction, movie.shape))
+    settings = example_settings(config.analysis.correction, movie.shape)
+    reference = Recorder(cached, config.analysis, runner.engine, settings=settings)
     curve = runner.run(1.0, np.array([0]), observer=reference, tick=report.ticker(1.0, 1))
-    sampled = Recorder(runner, labels=False, settings=())
+    sampled = Recorder(cached, config.analysis, runner.engine)
     runner.run(config.rates[0], np.array([0]), observer=sampled)
     results = _run_blocks(runner, config, blocks, n_workers, report)
     provenance = runner.provenance(started) | {"n_workers": n_workers, "n_blocks": len(blocks)}

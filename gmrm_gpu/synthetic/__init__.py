@@ -1,6 +1,6 @@
 """Synthetic operando movies with the truth of every pixel.
 
->>> from gmrm_gpu.simulate import simulate
+>>> from gmrm_gpu.synthetic import simulate
 >>> sim = simulate("battery", shape=(64, 64), n_frames=5, seed=1)
 >>> sim.truth.shape
 (5, 64, 64)
@@ -8,14 +8,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from ..config import _within
+from ..config import check_within
 from ..frames.movie import ArrayMovie
 from .battery import BatteryScene
 from .options import (
@@ -97,7 +95,7 @@ def simulate(
     height, width, n_frames, seed = check_movie(shape, n_frames, seed, bits)
     for name, value in (("pixel_size_um", pixel_size_um), ("frame_time_s", frame_time_s)):
         if value is not None:
-            _within(name, value, 0, 1e6, open_low=True)
+            check_within(name, value, 0, 1e6, open_low=True)
     chosen = scene_options(scenario, difficulty, options)
     stack, truth, described = _record(chosen, (height, width), n_frames, seed, bits)
     title = f"{scenario}-{difficulty}-{seed}"
@@ -141,12 +139,3 @@ def _describe(options: SceneOptions, course: Conditions, scale: int, n_empty: in
         "drift_px": course.drift_px,
         "refocus": course.refocus,
     }
-
-
-class _CallableModule(ModuleType):
-    # Importing this module binds it to `gmrm_gpu.simulate`, over the function of that name: let both be called.
-    def __call__(self, *args: Any, **kwargs: Any) -> Simulation:
-        return simulate(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule

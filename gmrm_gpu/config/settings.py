@@ -1,20 +1,12 @@
-"""Every setting of an analysis, as frozen dataclasses that check themselves; TOML in and out.
-
-Defaults are METHOD `paper`: four components, quadratic trend with electrode terms, brightest component as
-foreground, correction with the L2 ball r = 10 and gamma = 0.4 in past frames.
-"""
+"""The settings of an analysis and of a study, as frozen dataclasses that check themselves."""
 
 from __future__ import annotations
 
 import math
 import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 TREND_PRESETS: dict[str, tuple[tuple[int, int], ...]] = {
     "none": (),
@@ -36,59 +28,15 @@ GEOMETRIES = ("slab", "revolution")
 DEVICES = ("auto", "cpu", "gpu")
 DTYPES = ("float32", "float64")
 
-_UNIT_UM = {
-    "pm": 1e-6,
-    "å": 1e-4,
-    "a": 1e-4,
-    "nm": 1e-3,
-    "um": 1.0,
-    "µm": 1.0,
-    "μm": 1.0,
-    "mm": 1e3,
-    "m": 1e6,
-}
-_UNIT_S = {"us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-_UNIT_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_QUANTITY = re.compile(r"^\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([^\s0-9.]+)\s*$")
 
-
-def _parse(text: str, units: Mapping[str, float], what: str, example: str) -> float:
-    match = _QUANTITY.match(str(text))
-    if not match:
-        raise ConfigError(f"{what} {text!r} needs a number and a unit, for example {example}")
-    unit = match[2].lower()
-    if unit not in units:
-        raise ConfigError(f"{what} {text!r} has the unknown unit {match[2]!r}; use one of {', '.join(units)}")
-    try:
-        value = float(match[1]) * units[unit]
-    except ValueError:
-        raise ConfigError(f"{what} {text!r} is not a number and a unit, for example {example}") from None
-    if not value > 0 or not math.isfinite(value):
-        raise ConfigError(f"{what} {text!r} must be above zero")
-    return value
-
-
-def parse_length_um(text: str) -> float:
-    """``"5nm"`` -> 0.005. Units pm, nm, um (also U+00B5, U+03BC), mm, m; the result is in micrometres."""
-    return _parse(text, _UNIT_UM, "length", "5nm or 0.5um")
-
-
-def parse_time_s(text: str) -> float:
-    """``"500ms"`` -> 0.5. Units us, ms, s, min, h; the result is in seconds."""
-    return _parse(text, _UNIT_S, "time", "0.5s or 40ms")
-
-
-def parse_bytes(text: str) -> int:
-    """``"2GB"`` -> 2000000000. Units B, kB, MB, GB, KiB, MiB, GiB."""
-    return int(_parse(text, _UNIT_BYTES, "memory", "2GB or 500MiB"))
-
-
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise `ConfigError` unless `value` is one of `allowed`."""
     if value not in allowed:
         raise ConfigError(f"{name} is {value!r}; use one of {', '.join(allowed)}")
 
 
-def _within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+def check_within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    """Raise `ConfigError` unless `value` is a finite number in [low, high], or (low, high] with `open_low`."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not number or value > high or value < low or (open_low and value == low):
         raise ConfigError(f"{name} is {value!r}; it must lie in {'(' if open_low else '['}{low:g}, {high:g}]")
@@ -154,18 +102,18 @@ class MixtureConfig:
         if not isinstance(self.trend, str):
             object.__setattr__(self, "trend", tuple(tuple(t) for t in self.trend))
         object.__setattr__(self, "starts", tuple(self.starts))
-        _within("n_components", self.n_components, 1, 6)
+        check_within("n_components", self.n_components, 1, 6)
         trend_terms(self.trend)
-        _choice("schedule", self.schedule, SCHEDULES)
-        _within("tol", self.tol, 0, 1, open_low=True)
-        _within("max_iter", self.max_iter, 1, 10**7)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_within("tol", self.tol, 0, 1, open_low=True)
+        check_within("max_iter", self.max_iter, 1, 10**7)
         if not self.starts:
             raise ConfigError(f"starts is empty; name one or more of {', '.join(STARTS)}")
         for start in self.starts:
-            _choice("starts", start, STARTS)
-        _within("n_start_iter", self.n_start_iter, 1, 10**4)
+            check_choice("starts", start, STARTS)
+        check_within("n_start_iter", self.n_start_iter, 1, 10**4)
         if self.sigma_floor is not None:
-            _within("sigma_floor", self.sigma_floor, 0, math.inf, open_low=True)
+            check_within("sigma_floor", self.sigma_floor, 0, math.inf, open_low=True)
 
     @property
     def terms(self) -> tuple[tuple[int, int], ...]:
@@ -202,8 +150,8 @@ class PhaseConfig:
     polarity: str = "bright"
 
     def __post_init__(self) -> None:
-        _choice("polarity", self.polarity, POLARITIES)
-        _within("contrast", self.contrast, 0, 100, open_low=True)
+        check_choice("polarity", self.polarity, POLARITIES)
+        check_within("contrast", self.contrast, 0, 100, open_low=True)
         if not self.is_named:
             if self.phases not in PHASE_RULES:
                 raise ConfigError(
@@ -249,7 +197,7 @@ class CorrectionConfig:
     gamma : a foreground sample stays if at least this share of its neighbours is foreground.
     window : ``"past"``, ``"past+current"``, ``"symmetric"`` or ``"spatial"``.
     sides : ``"foreground"`` (only foreground samples are visited) or ``"both"``.
-    time_scale : s, pixels per frame.
+    time_scale : s, pixels per frame; at least 0.01.
     """
 
     metric: str = "l2"
@@ -260,12 +208,12 @@ class CorrectionConfig:
     time_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _choice("metric", self.metric, METRICS)
-        _within("radius", self.radius, 0, 100)
-        _within("gamma", self.gamma, 0, 1)
-        _choice("window", self.window, WINDOWS)
-        _choice("sides", self.sides, SIDES)
-        _within("time_scale", self.time_scale, 0, 1e6, open_low=True)
+        check_choice("metric", self.metric, METRICS)
+        check_within("radius", self.radius, 0, 100)
+        check_within("gamma", self.gamma, 0, 1)
+        check_choice("window", self.window, WINDOWS)
+        check_choice("sides", self.sides, SIDES)
+        check_within("time_scale", self.time_scale, 0.01, 1e6)
 
 
 @dataclass(frozen=True)
@@ -278,10 +226,10 @@ class SamplingConfig:
     line_length: int = 32
 
     def __post_init__(self) -> None:
-        _within("rate", self.rate, 0, 1, open_low=True)
-        _choice("scheme", self.scheme, SCHEMES)
-        _within("seed", self.seed, 0, 2**64 - 1)
-        _within("line_length", self.line_length, 1, 2**16)
+        check_within("rate", self.rate, 0, 1, open_low=True)
+        check_choice("scheme", self.scheme, SCHEMES)
+        check_within("seed", self.seed, 0, 2**64 - 1)
+        check_within("line_length", self.line_length, 1, 2**16)
 
 
 @dataclass(frozen=True)
@@ -306,12 +254,14 @@ class QuantityConfig:
     wedge_fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        _choice("estimator", self.estimator, ESTIMATORS)
-        _choice("geometry", self.geometry, GEOMETRIES)
+        check_choice("estimator", self.estimator, ESTIMATORS)
+        check_choice("geometry", self.geometry, GEOMETRIES)
         for name in ("pixel_size_um", "thickness_um", "frame_time_s"):
             if getattr(self, name) is not None:
-                _within(name, getattr(self, name), 0, 1e12, open_low=True)
-        _within("wedge_fraction", self.wedge_fraction, 0, 1, open_low=True)
+                check_within(name, getattr(self, name), 0, 1e12, open_low=True)
+        check_within("wedge_fraction", self.wedge_fraction, 0, 1, open_low=True)
+        if self.estimator == "posterior" and self.geometry == "revolution":
+            raise ConfigError("the posterior estimator has no volume of revolution; use --estimator count")
         self.axis_position  # noqa: B018 - raises on a malformed axis
 
     @property
@@ -339,11 +289,11 @@ class ComputeConfig:
     def __post_init__(self) -> None:
         if self.device.split(":")[0] not in DEVICES:
             raise ConfigError(f"device is {self.device!r}; use one of {', '.join(DEVICES)}, or gpu:1")
-        _choice("dtype", self.dtype, DTYPES)
+        check_choice("dtype", self.dtype, DTYPES)
         if self.memory_bytes is not None:
-            _within("memory_bytes", self.memory_bytes, 1, 2**60)
+            check_within("memory_bytes", self.memory_bytes, 1, 2**60)
         if self.n_workers is not None:
-            _within("n_workers", self.n_workers, 1, 4096)
+            check_within("n_workers", self.n_workers, 1, 4096)
 
 
 @dataclass(frozen=True)
@@ -359,7 +309,7 @@ class AnalysisConfig:
     method: str = "paper"
 
     def __post_init__(self) -> None:
-        _choice("method", self.method, ("paper",))
+        check_choice("method", self.method, ("paper",))
         names = self.phases.component_names
         if names and len(names) != self.mixture.n_components:
             raise ConfigError(
@@ -390,75 +340,6 @@ class StudyConfig:
         if len(set(self.rates)) != len(self.rates):
             raise ConfigError(f"rates {self.rates} name a rate twice")
         for rate in self.rates:
-            _within("rate", rate, 0, 1, open_low=True)
+            check_within("rate", rate, 0, 1, open_low=True)
         for number in self.n_replicates:
-            _within("n_replicates", number, 1, 2**31)
-
-
-_SECTIONS = {
-    "mixture": MixtureConfig,
-    "phases": PhaseConfig,
-    "correction": CorrectionConfig,
-    "sampling": SamplingConfig,
-    "quantity": QuantityConfig,
-    "compute": ComputeConfig,
-}
-
-
-def config_to_dict(config: Any) -> dict[str, Any]:
-    """Nested plain dict of a configuration, ready for JSON."""
-    return asdict(config)
-
-
-def analysis_from_dict(data: dict[str, Any]) -> AnalysisConfig:
-    """Inverse of `config_to_dict` for an `AnalysisConfig`; unknown names raise `ConfigError`."""
-    parts: dict[str, Any] = {}
-    for section, values in data.items():
-        if section == "method":
-            parts["method"] = values
-            continue
-        if section not in _SECTIONS:
-            raise ConfigError(f"unknown section [{section}]; use one of {', '.join(_SECTIONS)}")
-        cls = _SECTIONS[section]
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ConfigError(f"[{section}] has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
-        parts[section] = cls(**values)
-    return AnalysisConfig(**parts)
-
-
-def study_from_dict(data: dict[str, Any]) -> StudyConfig:
-    """Inverse of `config_to_dict` for a `StudyConfig`."""
-    rest = {key: tuple(data[key]) for key in ("rates", "n_replicates") if key in data}
-    return StudyConfig(analysis=analysis_from_dict(data.get("analysis", {})), **rest)
-
-
-def load_toml(path: str | Path) -> AnalysisConfig:
-    """Read an analysis configuration written by `save_toml` or by hand."""
-    try:
-        data = tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    return analysis_from_dict(data)
-
-
-def save_toml(config: AnalysisConfig, path: str | Path) -> None:
-    """Write `config` as TOML; settings that are None are left out (their default is None)."""
-    lines = [f'method = "{config.method}"']
-    for section in _SECTIONS:
-        lines.append(f"\n[{section}]")
-        for key, value in asdict(getattr(config, section)).items():
-            if value is not None:
-                lines.append(f"{key} = {_toml_value(value)}")
-    Path(path).write_text("\n".join(lines) + "\n", "utf-8")
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    return repr(value)
+            check_within("n_replicates", number, 1, 2**31)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import _choice, _within
+from ..config import check_choice, check_within
 from ..errors import ConfigError
 
 SCENARIOS = ("battery", "nanoparticles")
@@ -76,18 +76,18 @@ class SceneOptions:
         for name, high in (("means", 255), ("sigmas", 128)):
             values = _numbers(name, getattr(self, name), self.n_phases)
             for value in values:
-                _within(name, value, 0, high)
+                check_within(name, value, 0, high)
             object.__setattr__(self, name, tuple(float(value) for value in values))
-        _within("feature_px", self.feature_px, 1, 64)
-        _within("trend", self.trend, 0, 128)
-        _within("gain_step", self.gain_step, 0, 0.5)
-        _within("peak_share", self.peak_share, 0, 0.6, open_low=True)
-        _within("trend_drift", self.trend_drift, 0, 1)
+        check_within("feature_px", self.feature_px, 1, 64)
+        check_within("trend", self.trend, 0, 128)
+        check_within("gain_step", self.gain_step, 0, 0.5)
+        check_within("peak_share", self.peak_share, 0, 0.6, open_low=True)
+        check_within("trend_drift", self.trend_drift, 0, 1)
         _integer("n_refocus", self.n_refocus, 0, 100)
-        _within("drift_px", self.drift_px, 0, 64)
-        _within("poisson", self.poisson, 0, 1)
-        _within("texture", self.texture, 0, 0.9)
-        _within("blur_px", self.blur_px, 0, 10)
+        check_within("drift_px", self.drift_px, 0, 64)
+        check_within("poisson", self.poisson, 0, 1)
+        check_within("texture", self.texture, 0, 0.9)
+        check_within("blur_px", self.blur_px, 0, 10)
 
     @property
     def n_phases(self) -> int:
@@ -121,11 +121,11 @@ class BatteryOptions(SceneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _choice("side", self.side, SIDES)
-        _within("electrode_radius", self.electrode_radius, 0.05, 0.45)
-        _within("dead_share", self.dead_share, 0, 1)
+        check_choice("side", self.side, SIDES)
+        check_within("electrode_radius", self.electrode_radius, 0.05, 0.45)
+        check_within("dead_share", self.dead_share, 0, 1)
         _integer("whiskers", self.whiskers, 0, 1000)
-        _within("sei", self.sei, 0, 5)
+        check_within("sei", self.sei, 0, 5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ class ParticleOptions(SceneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _choice("polarity", self.polarity, POLARITIES)
+        check_choice("polarity", self.polarity, POLARITIES)
         if self.n_particles is not None:
             _integer("n_particles", self.n_particles, 1, 5000)
 
@@ -160,8 +160,8 @@ class ParticleOptions(SceneOptions):
 
 def scene_options(scenario: str, difficulty: str, overrides: dict[str, Any]) -> BatteryOptions | ParticleOptions:
     """Options of a scenario at a difficulty, with `overrides` in place of its values."""
-    _choice("scenario", scenario, SCENARIOS)
-    _choice("difficulty", difficulty, DIFFICULTIES)
+    check_choice("scenario", scenario, SCENARIOS)
+    check_choice("difficulty", difficulty, DIFFICULTIES)
     kind: type[BatteryOptions] | type[ParticleOptions]
     kind = BatteryOptions if scenario == "battery" else ParticleOptions
     known = [f.name for f in fields(kind)]

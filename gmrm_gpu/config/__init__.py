@@ -1,0 +1,77 @@
+"""Every setting of an analysis, as frozen dataclasses that check themselves; TOML in and out.
+
+Defaults are METHOD `paper`: four components, quadratic trend with electrode terms, brightest component as
+foreground, correction with the L2 ball r = 10 and gamma = 0.4 in past frames.
+"""
+
+from .files import (
+    analysis_config_from_json,
+    analysis_from_dict,
+    config_to_dict,
+    load_toml,
+    save_toml,
+    study_from_dict,
+)
+from .settings import (
+    DEVICES,
+    DTYPES,
+    ESTIMATORS,
+    GEOMETRIES,
+    METRICS,
+    PHASE_RULES,
+    POLARITIES,
+    SCHEDULES,
+    SCHEMES,
+    SIDES,
+    STARTS,
+    TREND_PRESETS,
+    WINDOWS,
+    AnalysisConfig,
+    ComputeConfig,
+    CorrectionConfig,
+    MixtureConfig,
+    PhaseConfig,
+    QuantityConfig,
+    SamplingConfig,
+    StudyConfig,
+    check_choice,
+    check_within,
+    trend_terms,
+)
+from .units import parse_bytes, parse_length_um, parse_time_s
+
+__all__ = [
+    "DEVICES",
+    "DTYPES",
+    "ESTIMATORS",
+    "GEOMETRIES",
+    "METRICS",
+    "PHASE_RULES",
+    "POLARITIES",
+    "SCHEDULES",
+    "SCHEMES",
+    "SIDES",
+    "STARTS",
+    "TREND_PRESETS",
+    "WINDOWS",
+    "AnalysisConfig",
+    "ComputeConfig",
+    "CorrectionConfig",
+    "MixtureConfig",
+    "PhaseConfig",
+    "QuantityConfig",
+    "SamplingConfig",
+    "StudyConfig",
+    "analysis_config_from_json",
+    "analysis_from_dict",
+    "check_choice",
+    "check_within",
+    "config_to_dict",
+    "load_toml",
+    "parse_bytes",
+    "parse_length_um",
+    "parse_time_s",
+    "save_toml",
+    "study_from_dict",
+    "trend_terms",
+]

@@ -1,0 +1,55 @@
+"""Lengths, times and sizes of memory as people write them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from ..errors import ConfigError
+
+_UNIT_UM = {
+    "pm": 1e-6,
+    "å": 1e-4,
+    "a": 1e-4,
+    "nm": 1e-3,
+    "um": 1.0,
+    "µm": 1.0,
+    "μm": 1.0,
+    "mm": 1e3,
+    "m": 1e6,
+}
+_UNIT_S = {"us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_UNIT_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_QUANTITY = re.compile(r"^\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([^\s0-9.]+)\s*$")
+
+
+def _parse(text: str, units: Mapping[str, float], what: str, example: str) -> float:
+    match = _QUANTITY.match(str(text))
+    if not match:
+        raise ConfigError(f"{what} {text!r} needs a number and a unit, for example {example}")
+    unit = match[2].lower()
+    if unit not in units:
+        raise ConfigError(f"{what} {text!r} has the unknown unit {match[2]!r}; use one of {', '.join(units)}")
+    try:
+        value = float(match[1]) * units[unit]
+    except ValueError:
+        raise ConfigError(f"{what} {text!r} is not a number and a unit, for example {example}") from None
+    if not value > 0 or not math.isfinite(value):
+        raise ConfigError(f"{what} {text!r} must be above zero")
+    return value
+
+
+def parse_length_um(text: str) -> float:
+    """``"5nm"`` -> 0.005. Units pm, nm, um (also U+00B5, U+03BC), mm, m; the result is in micrometres."""
+    return _parse(text, _UNIT_UM, "length", "5nm or 0.5um")
+
+
+def parse_time_s(text: str) -> float:
+    """``"500ms"`` -> 0.5. Units us, ms, s, min, h; the result is in seconds."""
+    return _parse(text, _UNIT_S, "time", "0.5s or 40ms")
+
+
+def parse_bytes(text: str) -> int:
+    """``"2GB"`` -> 2000000000. Units B, kB, MB, GB, KiB, MiB, GiB."""
+    return int(_parse(text, _UNIT_BYTES, "memory", "2GB or 500MiB"))

@@ -1,0 +1,40 @@
+"""A movie that remembers the frames it has read."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+import numpy as np
+
+from .movie import Movie
+
+
+class CachedMovie(Movie):
+    """A movie that keeps the frames it has read, up to a number of bytes; replicates read each frame many times."""
+
+    def __init__(self, movie: Movie, n_bytes: int) -> None:
+        super().__init__(
+            name=movie.name,
+            shape=movie.shape,
+            dtype=movie.dtype,
+            n_frames=len(movie),
+            pixel_size_um=movie.pixel_size_um,
+            frame_time_s=movie.frame_time_s,
+            frame_numbers=movie.frame_numbers,
+            valid=movie.valid,
+        )
+        self._movie, self._lock = movie, Lock()
+        self._keep = int(n_bytes // (movie.shape[0] * movie.shape[1] * movie.dtype.itemsize))
+        self._frames: dict[int, np.ndarray] = {}
+
+    def frame(self, t: int) -> np.ndarray:
+        """Frame `t`, from memory if it is there."""
+        with self._lock:
+            if t in self._frames:
+                return self._frames[t]
+        frame = self._movie.frame(t)
+        with self._lock:
+            # The first frames stay: with a cyclic reading order, dropping the oldest would never hit.
+            if len(self._frames) < self._keep:
+                self._frames[t] = frame
+        return frame

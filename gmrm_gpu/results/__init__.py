@@ -1,0 +1,25 @@
+"""What an analysis returns: fits, growth curves, studies. Host arrays only; save, load, to_xarray.
+
+Shapes: T frames, B replicates, K components, q trend terms; images are (height, width). Missing calibration is
+None, never an invented unit.
+"""
+
+from .analysis import AnalysisResult
+from .fit import FitStatus, MixtureFit, status_counts
+from .movie import UNIT_TEXT, Examples, MovieInfo, Scale
+from .study import StudyResult
+from .tables import rate_name, write_csv
+
+__all__ = [
+    "UNIT_TEXT",
+    "AnalysisResult",
+    "Examples",
+    "FitStatus",
+    "MixtureFit",
+    "MovieInfo",
+    "Scale",
+    "StudyResult",
+    "rate_name",
+    "status_counts",
+    "write_csv",
+]

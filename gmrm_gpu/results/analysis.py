@@ -1,0 +1,129 @@
+"""One movie, analysed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import AnalysisConfig
+from .fit import FitStatus, MixtureFit
+from .movie import Examples, MovieInfo, Scale
+from .tables import import_xarray, write_csv
+
+
+@dataclass(frozen=True)
+class AnalysisResult:
+    """One movie, analysed once.
+
+    Attributes
+    ----------
+    movie, config, scale : what was analysed, how, and what a share is worth.
+    frame : (T,), frame numbers in the source. time_s : (T,) or None without a frame time.
+    share : (T,), share of the pixels that is foreground, by the chosen estimator; NaN where the fit failed.
+    volume_share : (T,), the share to multiply into a volume: equal to `share` for a slab, weighted by the
+        distance to the axis for a solid of revolution.
+    share_raw : (T,), `count` before the correction. posterior : (T,), mean posterior of the foreground.
+    n_samples, n_without_neighbours, status : (T,).
+    fits : (T,) fits; foreground : (T, K) bool, components that are foreground.
+    labels : (T, height, width) uint8 or None; 0 not visited, p + 1 phase p of `config.phases.names`.
+    provenance : versions, device, seed, wall time.
+    """
+
+    movie: MovieInfo
+    config: AnalysisConfig
+    scale: Scale
+    frame: np.ndarray
+    time_s: np.ndarray | None
+    share: np.ndarray
+    volume_share: np.ndarray
+    share_raw: np.ndarray
+    posterior: np.ndarray
+    n_samples: np.ndarray
+    n_without_neighbours: np.ndarray
+    status: np.ndarray
+    fits: MixtureFit
+    foreground: np.ndarray
+    labels: np.ndarray | None = None
+    examples: Examples | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def area_px(self) -> np.ndarray:
+        """(T,), foreground area in pixels."""
+        return self.share * self.scale.n_pixels
+
+    @property
+    def area_um2(self) -> np.ndarray | None:
+        """(T,), foreground area in um^2; None without a pixel size."""
+        return None if self.scale.pixel_area_um2 is None else self.area_px * self.scale.pixel_area_um2
+
+    @property
+    def volume_um3(self) -> np.ndarray | None:
+        """(T,), foreground volume in um^3; None without a pixel size and (for a slab) a thickness."""
+        if self.scale.pixel_volume_um3 is None:
+            return None
+        return self.volume_share * self.scale.n_pixels * self.scale.pixel_volume_um3
+
+    @property
+    def quantity(self) -> np.ndarray:
+        """(T,), the curve in `scale.unit`: volume, else area, else pixels."""
+        return (self.volume_share if self.scale.unit == "um3" else self.share) * self.scale.factor
+
+    def write_growth_csv(self, path: str | Path) -> None:
+        """growth.csv: one row a frame; empty cells where there is no calibration."""
+        columns = {
+            "frame": self.frame,
+            "time_s": self.time_s,
+            "share": self.share,
+            "area_px": self.area_px,
+            "area_um2": self.area_um2,
+            "volume_um3": self.volume_um3,
+            "n_samples": self.n_samples,
+            "n_without_neighbours": self.n_without_neighbours,
+            "status": [FitStatus(int(s)).label for s in self.status],
+            "share_raw": self.share_raw,
+            "posterior": self.posterior,
+        }
+        write_csv(path, columns, len(self.frame))
+
+    def write_fits_csv(self, path: str | Path) -> None:
+        """fits.csv: one row a frame and component, the frame's trend coefficients repeated."""
+        n_frames, n_components = self.fits.weights.shape
+        rows = n_frames * n_components
+        columns: dict[str, Any] = {
+            "frame": np.repeat(self.frame, n_components),
+            "component": np.tile(np.arange(n_components), n_frames),
+            "weight": self.fits.weights.reshape(rows),
+            "mean": self.fits.means.reshape(rows),
+            "sigma": self.fits.sigmas.reshape(rows),
+            "foreground": self.foreground.reshape(rows).astype(int),
+        }
+        for j, (a, b) in enumerate(self.fits.terms):
+            columns[f"coef_x{a}y{b}"] = np.repeat(self.fits.coef[:, j], n_components)
+        columns["log_likelihood"] = np.repeat(self.fits.log_likelihood, n_components)
+        columns["n_iter"] = np.repeat(self.fits.n_iter, n_components)
+        columns["status"] = np.repeat([FitStatus(int(s)).label for s in self.fits.status], n_components)
+        write_csv(path, columns, rows)
+
+    def to_xarray(self) -> Any:
+        """The curve as an `xarray.Dataset` over ``time`` (or ``frame``)."""
+        xarray = import_xarray()
+        dim = "frame" if self.time_s is None else "time_s"
+        coords = {dim: self.frame if self.time_s is None else self.time_s}
+        names = (
+            "share",
+            "share_raw",
+            "posterior",
+            "area_px",
+            "area_um2",
+            "volume_um3",
+            "n_samples",
+            "status",
+        )
+        data: dict[str, Any] = {name: (dim, getattr(self, name)) for name in names if getattr(self, name) is not None}
+        if self.labels is not None:
+            data["labels"] = ((dim, "y", "x"), self.labels)
+        return xarray.Dataset(data, coords=coords, attrs={"movie": self.movie.name, "unit": self.scale.unit})
