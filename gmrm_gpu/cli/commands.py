@@ -207,10 +207,13 @@ def run_demo(args: argparse.Namespace, console: Console) -> None:
     """A synthetic movie through the whole study."""
     check_extras(report=not args.no_report)
     height, width, n_frames = args.size or (QUICK[0] if args.quick else FULL_SIZE)
-    analysis = analysis_config(args, mixture__n_components=3)
+    analysis = analysis_config(args, mixture__n_components=3, quantity__thickness_um=0.5)
     config = StudyConfig(analysis=analysis, n_replicates=QUICK[1]) if args.quick else StudyConfig(analysis=analysis)
     seed = analysis.sampling.seed
-    simulation = simulate("battery", shape=(height, width), n_frames=n_frames, seed=seed, difficulty=args.difficulty)
+    # Li in every frame, as in the paper's movie: in a frame without, `brightest` calls any component Li.
+    simulation = simulate(
+        "battery", shape=(height, width), n_frames=n_frames, seed=seed, difficulty=args.difficulty, n_empty=0
+    )
     counts = ", ".join(f"{n:,} at {100 * r:g} %" for n, r in zip(config.n_replicates, config.rates, strict=True))
     kind = "quick demo" if args.quick else "demo"
     text = f"{kind}: synthetic {height} x {width} x {n_frames} movie, replicates {counts}"
