@@ -26,7 +26,7 @@ lint: .venv/.test
 	$(BIN)/mypy
 
 bench: .venv/.test
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only
 
 clean:
 	rm -rf .venv demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -227,7 +227,8 @@ class _Driver:
         sums = moments(self.samples, theta, self.layout, backend=self.backend)
         value = sums.log_likelihood
         self._record(value)
-        broken = ~self.backend.xp.isfinite(value)
+        # A wild extrapolation is taken back below; anywhere else there is nothing to go back to.
+        broken = ~self.backend.xp.isfinite(value) & (self.state["phase"] != 2)
         self._finish(theta, value, broken, n_iter, FitStatus.DEGENERATE)
         follow = m_step(
             sums,
