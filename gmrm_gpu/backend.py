@@ -95,8 +95,7 @@ class Backend:
 
 def make_backend(xp: Any, *, device: Any = None, dtype: str = "float32", reason: str = "asked for") -> Backend:
     """A backend on any array-API namespace; `dtype` is ``"float32"`` or ``"float64"``."""
-    probe = xp.zeros(1, dtype=xp.float32, device=device)
-    namespace = array_api_compat.array_namespace(probe)
+    namespace = array_api_compat.array_namespace(xp.zeros(1))
     name = getattr(xp, "__name__", str(xp)).rpartition(".")[2]
     return Backend(namespace, device, getattr(namespace, dtype), name, reason)
 
