@@ -524,6 +524,32 @@ def test_sigma_floor_holds_a_spike():
     np.testing.assert_allclose(wider.sigmas[:, 1], 2.0, rtol=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_extrapolation_stays_above_the_sigma_floor(seed):
+    """Below the floor the likelihood of a spike is too high: the next step must fall, and the gain looks small."""
+    rng = np.random.default_rng(seed)
+    values = np.where(rng.random((4, 1200)) < 0.5, rng.normal(120, 15, (4, 1200)), rng.normal(60, 10, (4, 1200)))
+    values[:, : rng.integers(30, 400)] = 0
+    positions = np.stack([rng.permutation(1961)[:1200] for _ in range(4)])
+    trace = []
+    result = fit(values, positions, config(3, 2, tol=1e-10), sigma_floor=0.3, trace=trace)
+    assert (result.status == FitStatus.CONVERGED).all()
+    assert result.sigmas.min() >= 0.3 * (1 - 1e-12)
+    for r in range(4):
+        seen = history(trace, r)
+        best, _ = check_never_falls(seen, 1e-10 * max(map(abs, seen)), fast=True)
+        assert seen[-1] >= best - 1e-10 * abs(best)
+
+
+def test_hot_pixels_do_not_overflow():
+    """Ten samples 80 standard deviations out, in float32 (warnings are errors)."""
+    rng = np.random.default_rng(91)
+    values = np.where(rng.random((1, 60000)) < 0.5, rng.normal(120, 8, (1, 60000)), rng.normal(45, 8, (1, 60000)))
+    values[:, :10] = 65535
+    result = fit(values, rng.permutation(62500)[None, :60000], config(3, 2, tol=1e-8), NUMPY32, shape=(250, 250))
+    assert np.nanmax(result.means) == pytest.approx(65535, abs=1)
+
+
 @pytest.mark.parametrize("levels", [2, 3, 4])
 def test_fewer_grey_levels_than_components(levels):
     rng = np.random.default_rng(98)

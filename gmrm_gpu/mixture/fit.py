@@ -160,7 +160,7 @@ def _short_run(
         theta = m_step(sums, theta, samples.basis, layout=layout, schedule="fast", floor=floor, backend=backend)
         if len(path) == 2:
             limit = xp.full_like(value, _START_STEP)
-            theta, _ = extrapolate(path[0], path[1], theta, limit, layout=layout, backend=backend)
+            theta, _ = extrapolate(path[0], path[1], theta, limit, layout=layout, floor=floor, backend=backend)
             path = []
     return best, best_value
 
@@ -259,7 +259,9 @@ class _Driver:
 
         limit = xp.where(begins & jumped & (state["length"] >= state["limit"]), 4.0 * state["limit"], state["limit"])
         limit = xp.where(fell, xp.clip(0.5 * limit, 1.0, 1e6), limit)
-        jump, length = extrapolate(state["first"], theta, follow, limit, layout=self.layout, backend=self.backend)
+        jump, length = extrapolate(
+            state["first"], theta, follow, limit, layout=self.layout, floor=self.floor, backend=self.backend
+        )
         after = xp.where(second[:, None], jump, follow)
         zero = xp.zeros_like(phase)
         state.update(

@@ -94,11 +94,12 @@ def _new_square(moments: Moments, shift: Array, step: Array, basis: TrendBasis, 
 
 
 def extrapolate(
-    first: Array, second: Array, third: Array, limit: Array, *, layout: Layout, backend: Backend
+    first: Array, second: Array, third: Array, limit: Array, *, layout: Layout, floor: Array, backend: Backend
 ) -> tuple[Array, Array]:
     """SQUAREM from three successive iterates (Varadhan & Roland 2008, scheme S3), and the step length (R,).
 
-    limit : (R,) largest step length allowed; length 1 gives `third` itself.
+    limit : (R,) largest step length allowed; length 1 gives `third` itself. floor : (R,) smallest sigma, standardised;
+    below it the likelihood could rise without bound, and the next M-step would have to let it fall again.
     """
     xp = backend.xp
     change = second - first
@@ -114,7 +115,6 @@ def extrapolate(
     top = xp.max(log_weights, axis=1)[:, None]
     total = top + xp.log(xp.sum(xp.exp(log_weights - top), axis=1))[:, None]
     log_weights = xp.where(dropped, log_weights, log_weights - total)
+    log_sigmas = xp.clip(xp.maximum(log_sigmas, xp.log(floor)[:, None]), -40.0, 40.0)
     k = layout.n_components
-    return xp.concat(
-        [log_weights, jump[:, k : 2 * k], xp.clip(log_sigmas, -40.0, 40.0), jump[:, 3 * k :]], axis=1
-    ), length
+    return xp.concat([log_weights, jump[:, k : 2 * k], log_sigmas, jump[:, 3 * k :]], axis=1), length
