@@ -459,6 +459,22 @@ def test_constant_data_with_padding_is_degenerate():
     assert (result.status == FitStatus.DEGENERATE).all()
 
 
+def test_constant_data_whose_mean_is_rounded_is_degenerate():
+    """The mean of 300 times 0.1 is not 0.1; with padding the standardised values then look like two levels."""
+    values = np.full((1, 400), 0.1)
+    result = fit(values, np.arange(400)[None], config(2, 0), valid=np.arange(400)[None] < 300)
+    assert result.status[0] == FitStatus.DEGENERATE
+
+
+def test_padding_may_hold_anything():
+    values, positions, _ = data(94, 3, 3, rows=2)
+    valid = np.random.default_rng(94).random(values.shape) < 0.8
+    expected = fit(values, positions, config(3, 3, tol=1e-9), valid=valid)
+    result = fit(np.where(valid, values, np.nan), positions, config(3, 3, tol=1e-9), valid=valid)
+    assert (result.status == FitStatus.CONVERGED).all()
+    assert_same_bits(result, expected)
+
+
 def test_padding_does_not_count():
     values, positions, designs = data(94, 3, 5, rows=3)
     valid = np.ones(values.shape, dtype=bool)

@@ -9,6 +9,7 @@ import pytest
 
 import gmrm_gpu as gg
 from gmrm_gpu.config import (
+    SCHEMES,
     AnalysisConfig,
     ComputeConfig,
     CorrectionConfig,
@@ -112,6 +113,19 @@ def test_excluded_pixels_are_neither_seen_nor_counted(sim):
     clean = analyze(movie, AnalysisConfig(THREE, correction=GENTLE))
     dirty = analyze(gg.open_movie(poisoned, exclude=mask), AnalysisConfig(THREE, correction=GENTLE))
     assert np.array_equal(clean.share, dirty.share)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_excluded_pixels_may_be_nan(sim, scheme):
+    """A stratified block or a line may fall on an excluded pixel, which is then no sample."""
+    valid = np.ones((72, 80), dtype=bool)
+    valid[5:9, 10:30] = False
+    stack = np.stack([sim.movie.frame(t) for t in range(2)]).astype(np.float32)
+    config = AnalysisConfig(THREE, sampling=SamplingConfig(rate=0.3, scheme=scheme))
+    movies = [ArrayMovie(s, valid=valid) for s in (stack, np.where(valid, stack, np.nan))]
+    expected, result = (analyze(movie, config) for movie in movies)
+    assert np.isfinite(result.share).all()
+    np.testing.assert_array_equal(result.share, expected.share)
 
 
 def test_posterior_estimator(sim):

@@ -60,7 +60,8 @@ class Samples:
 
     Attributes
     ----------
-    z : (R, blocks, n) standardised intensities (z - centre) / scale; padding 0.
+    z : (R, blocks, n) standardised intensities (z - centre) / scale; padding 0, and so are all samples of a fit whose
+        values are constant or hold a NaN.
     features : (R or 1, blocks, P, n) monomials of `basis`.
     valid : (R or 1, blocks, n) 1 for a sample, 0 for padding.
     centre, scale : (R,) float64, grey levels. n : (R,) float64, samples of each fit.
@@ -142,24 +143,37 @@ def make_samples(
     Parameters
     ----------
     values : (R, m) intensities, any real dtype, on the device. positions : (R, m), (1, m) or (m,) flat indices.
-    valid : (R, m) bool; False for padding.
+    valid : (R, m) bool; False for padding, whose value may be anything, NaN too.
     """
     xp = backend.xp
     z = xp.astype(values, xp.float64)
     weight = xp.ones_like(z[:1, :]) if valid is None else xp.astype(valid, xp.float64)
+    z = z if valid is None else xp.where(valid, z, xp.zeros_like(z))
     n = xp.sum(xp.broadcast_to(weight, z.shape), axis=1)
     at_least_one = xp.maximum(n, xp.ones_like(n))
-    centre = xp.sum(z * weight, axis=1) / at_least_one
+    centre = xp.sum(z, axis=1) / at_least_one
+    varies = _varies(z, valid, backend)
     z = (z - centre[:, None]) * weight
     scale = xp.sqrt(xp.sum(z * z, axis=1) / at_least_one)
-    scale = xp.where(scale > 0, scale, xp.ones_like(scale))
-    z = _blocks(xp.astype(z / scale[:, None], backend.dtype), backend)
+    scale = xp.where(varies, scale, xp.ones_like(scale))
+    z = xp.where(varies[:, None], z / scale[:, None], xp.zeros_like(z))
+    z = _blocks(xp.astype(z, backend.dtype), backend)
     positions = positions[None, :] if positions.ndim == 1 else positions
     if positions.shape[0] == values.shape[0] > 1 and _same_rows(positions, backend):
         positions = positions[:1, :]
     x, y = scaled_coordinates(positions, shape, backend=backend)
     features = basis.evaluate(_blocks(x, backend), _blocks(y, backend), backend=backend)
     return Samples(z, features, _blocks(xp.astype(weight, backend.dtype), backend), centre, scale, n, basis)
+
+
+def _varies(z: Array, valid: Array | None, backend: Backend) -> Array:
+    """(R,) bool: whether a fit's samples differ and none is NaN."""
+    # Not from the standard deviation: the rounded mean of equal values may differ from them.
+    xp = backend.xp
+    low, high = z, z
+    if valid is not None:
+        low, high = (xp.where(valid, z, xp.full_like(z, value)) for value in (np.inf, -np.inf))
+    return xp.max(high, axis=1) > xp.min(low, axis=1)
 
 
 def _same_rows(positions: Array, backend: Backend) -> bool:

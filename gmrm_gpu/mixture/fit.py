@@ -81,9 +81,8 @@ def fit_samples(
     """`fit_mixture` on samples that are already blocked."""
     floor_grey = sigma_floor if config.sigma_floor is None else config.sigma_floor
     floor = floor_grey / samples.scale
-    few = samples.n <= config.n_parameters
     theta = _best_start(samples, config, streams, floor, backend)
-    return _Driver(samples, config, floor, few, backend, trace).run(theta)
+    return _Driver(samples, config, floor, backend, trace).run(theta)
 
 
 def posterior(
@@ -174,14 +173,16 @@ class _Driver:
     """
 
     def __init__(
-        self, samples: Samples, config: MixtureConfig, floor: Array, few: Array, backend: Backend, trace: list | None
+        self, samples: Samples, config: MixtureConfig, floor: Array, backend: Backend, trace: list | None
     ) -> None:
         self.samples, self.config, self.floor, self.backend, self.trace = samples, config, floor, backend, trace
-        rows, k = samples.z.shape[0], config.n_components
+        xp, rows, k = backend.xp, samples.z.shape[0], config.n_components
         self.layout = Layout(k, config.n_terms)
-        self.offset = samples.n * backend.xp.log(samples.scale)
+        self.offset = samples.n * xp.log(samples.scale)
         self.index = np.arange(rows)
-        self.done = few
+        few = samples.n <= config.n_parameters
+        constant = ~xp.any(xp.reshape(samples.z, (rows, -1)) != 0, axis=1)
+        self.done = few | constant
         self.out = MixtureFit(
             weights=np.zeros((rows, k)),
             means=np.full((rows, k), np.nan),
@@ -190,7 +191,7 @@ class _Driver:
             log_likelihood=np.full(rows, np.nan),
             n_iter=np.zeros(rows, dtype=np.int64),
             n_samples=backend.to_host(samples.n).astype(np.int64),
-            status=np.full(rows, FitStatus.TOO_FEW, dtype=np.uint8),
+            status=np.where(backend.to_host(few), FitStatus.TOO_FEW, FitStatus.DEGENERATE).astype(np.uint8),
             terms=config.terms,
         )
 
@@ -310,13 +311,11 @@ class _Driver:
             return
         self.done = self.done | which
         rows = self.index[mask]
-        z = backend.to_host(self.samples.z)[mask].reshape(len(rows), -1)
-        final = np.where(np.ptp(z, axis=1) == 0, FitStatus.DEGENERATE, status)
         log_likelihood = backend.to_host(value - self.offset)[mask]
         scale, centre = (backend.to_host(a)[mask, None] for a in (self.samples.scale, self.samples.centre))
         parts = [backend.to_host(part)[mask] for part in self.layout.split(theta)]
         self.out.n_iter[rows] = n_iter
-        _write_fits(self.out, rows, parts, log_likelihood, final, scale, centre)
+        _write_fits(self.out, rows, parts, log_likelihood, status, scale, centre)
 
 
 def _write_fits(
@@ -324,14 +323,14 @@ def _write_fits(
     rows: np.ndarray,
     parts: list[np.ndarray],
     log_likelihood: np.ndarray,
-    status: np.ndarray,
+    ended: FitStatus,
     scale: np.ndarray,
     centre: np.ndarray,
 ) -> None:
     """Store finished fits in grey levels, components in ascending mean, dropped ones last; unusable ones as NaN."""
     log_weights, means, log_sigmas, coef = parts
     dropped = log_weights < 0.5 * NO_COMPONENT
-    status = np.where(dropped.all(axis=1), FitStatus.DEGENERATE, status)
+    status = np.where(dropped.all(axis=1), FitStatus.DEGENERATE, ended)
     status = np.where(dropped.any(axis=1) & (status == FitStatus.CONVERGED), FitStatus.DROPPED, status)
     bad = (status == FitStatus.DEGENERATE)[:, None]
     means = np.where(dropped | bad, np.nan, means * scale + centre)

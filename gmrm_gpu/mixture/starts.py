@@ -82,7 +82,6 @@ def _kmeans(values: Array, count: Array, random: np.ndarray, k: int, backend: Ba
 
 def _theta(means: Array, config: MixtureConfig, backend: Backend) -> Array:
     xp = backend.xp
-    means = xp.where(xp.isfinite(means), means, xp.zeros_like(means))
     rows, k = means.shape
     spacing = (xp.max(means, axis=1) - xp.min(means, axis=1)) / (2 * max(k - 1, 1))
     sigma = xp.clip(spacing, 0.1, 1.0) if k > 1 else xp.ones_like(spacing)
