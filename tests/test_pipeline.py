@@ -17,6 +17,7 @@ from gmrm_gpu.config import (
     PhaseConfig,
     QuantityConfig,
     SamplingConfig,
+    StudyConfig,
 )
 from gmrm_gpu.errors import ConfigError, InputError, MemoryBudgetError
 from gmrm_gpu.frames import ArrayMovie
@@ -203,6 +204,27 @@ def test_progress_ends_at_its_total(sim):
 def test_impossible_movies_are_refused(movie, config, words):
     with pytest.raises(InputError, match=words):
         analyze(movie, config)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: MixtureConfig(n_components=2.5), "n_components is 2.5; it must be a whole number"),
+        (lambda: MixtureConfig(max_iter=10.5), "max_iter"),
+        (lambda: SamplingConfig(seed=1.5), "seed"),
+        (lambda: ComputeConfig(n_workers=1.5), "n_workers"),
+        (lambda: StudyConfig(rates=(0.1,), n_replicates=(1.5,)), "n_replicates"),
+        (lambda: MixtureConfig(trend=((1,),)), "trend is"),
+        (lambda: MixtureConfig(trend=((1.5, 0),)), "trend is"),
+        (lambda: MixtureConfig(trend=5), "trend is 5"),
+        (lambda: MixtureConfig(trend=((0, 5),)), "outside"),
+        (lambda: QuantityConfig(axis="x=1.2.3"), "must look like"),
+        (lambda: QuantityConfig(axis="x=."), "must look like"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_refused(make, words):
+    with pytest.raises(ConfigError, match=words):
+        make()
 
 
 def test_too_few_samples_are_refused_with_the_rate_that_would_do(sim):

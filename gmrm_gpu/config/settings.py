@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from dataclasses import dataclass, field, replace
 
@@ -42,6 +43,13 @@ def check_within(name: str, value: float, low: float, high: float, *, open_low: 
         raise ConfigError(f"{name} is {value!r}; it must lie in {'(' if open_low else '['}{low:g}, {high:g}]")
 
 
+def check_whole(name: str, value: int, low: int, high: int) -> None:
+    """Raise `ConfigError` unless `value` is an int in [low, high]."""
+    if not isinstance(value, int):
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number (int) in [{low}, {high}]")
+    check_within(name, value, low, high)
+
+
 def trend_terms(trend: str | tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     """Exponents (a, b) of the monomials x^a y^b of a trend preset, or of an explicit list such as ``"x,y,x2y"``.
 
@@ -51,7 +59,13 @@ def trend_terms(trend: str | tuple[tuple[int, int], ...]) -> tuple[tuple[int, in
         if trend in TREND_PRESETS:
             return TREND_PRESETS[trend]
         return _check_terms(tuple(_monomial(term) for term in trend.split(",")))
-    return _check_terms(tuple((int(a), int(b)) for a, b in trend))
+    try:
+        terms = tuple((operator.index(a), operator.index(b)) for a, b in trend)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"trend is {trend!r}; use a preset, text such as x,y,x2y, or exponents such as [[1, 0], [0, 1]]"
+        ) from None
+    return _check_terms(terms)
 
 
 def _monomial(text: str) -> tuple[int, int]:
@@ -99,19 +113,19 @@ class MixtureConfig:
     sigma_floor: float | None = None
 
     def __post_init__(self) -> None:
+        terms = trend_terms(self.trend)
         if not isinstance(self.trend, str):
-            object.__setattr__(self, "trend", tuple(tuple(t) for t in self.trend))
+            object.__setattr__(self, "trend", terms)
         object.__setattr__(self, "starts", tuple(self.starts))
-        check_within("n_components", self.n_components, 1, 6)
-        trend_terms(self.trend)
+        check_whole("n_components", self.n_components, 1, 6)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_within("tol", self.tol, 0, 1, open_low=True)
-        check_within("max_iter", self.max_iter, 1, 10**7)
+        check_whole("max_iter", self.max_iter, 1, 10**7)
         if not self.starts:
             raise ConfigError(f"starts is empty; name one or more of {', '.join(STARTS)}")
         for start in self.starts:
             check_choice("starts", start, STARTS)
-        check_within("n_start_iter", self.n_start_iter, 1, 10**4)
+        check_whole("n_start_iter", self.n_start_iter, 1, 10**4)
         if self.sigma_floor is not None:
             check_within("sigma_floor", self.sigma_floor, 0, math.inf, open_low=True)
 
@@ -228,8 +242,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         check_within("rate", self.rate, 0, 1, open_low=True)
         check_choice("scheme", self.scheme, SCHEMES)
-        check_within("seed", self.seed, 0, 2**64 - 1)
-        check_within("line_length", self.line_length, 1, 2**16)
+        check_whole("seed", self.seed, 0, 2**64 - 1)
+        check_whole("line_length", self.line_length, 1, 2**16)
 
 
 @dataclass(frozen=True)
@@ -267,7 +281,7 @@ class QuantityConfig:
     @property
     def axis_position(self) -> tuple[str, float]:
         """``("x", column)`` or ``("y", row)`` of the axis of revolution, in pixels."""
-        match = re.fullmatch(r"\s*([xy])\s*=\s*(-?[0-9.]+)\s*", self.axis)
+        match = re.fullmatch(r"\s*([xy])\s*=\s*(-?(?:\d+\.?\d*|\.\d+))\s*", self.axis)
         if not match:
             raise ConfigError(f"axis {self.axis!r} must look like x=12.5 (a column) or y=0 (a row)")
         return match[1], float(match[2])
@@ -291,9 +305,9 @@ class ComputeConfig:
             raise ConfigError(f"device is {self.device!r}; use one of {', '.join(DEVICES)}, or gpu:1")
         check_choice("dtype", self.dtype, DTYPES)
         if self.memory_bytes is not None:
-            check_within("memory_bytes", self.memory_bytes, 1, 2**60)
+            check_whole("memory_bytes", self.memory_bytes, 1, 2**60)
         if self.n_workers is not None:
-            check_within("n_workers", self.n_workers, 1, 4096)
+            check_whole("n_workers", self.n_workers, 1, 4096)
 
 
 @dataclass(frozen=True)
@@ -342,4 +356,4 @@ class StudyConfig:
         for rate in self.rates:
             check_within("rate", rate, 0, 1, open_low=True)
         for number in self.n_replicates:
-            check_within("n_replicates", number, 1, 2**31)
+            check_whole("n_replicates", number, 1, 2**31)
