@@ -21,7 +21,8 @@ from .config import CorrectionConfig
 _FIELD_BITS = 8
 _GROUP_PIXELS = 1 << 20
 """Images of about this many pixels are corrected together: enough to amortise calls, and near the cache."""
-_QUERIES = 1 << 13
+_LOOK_UPS = 1 << 18
+"""Rows of neighbourhood balls looked up at a time, some ten megabytes."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,7 @@ def time_offsets(config: CorrectionConfig) -> list[int]:
     """t' - t of the frames whose samples may vote."""
     if config.window == "spatial":
         return [0]
-    reach = 0
-    while ball_rows(config, reach + 1):
-        reach += 1
+    reach = math.floor(Fraction(str(config.radius)) / Fraction(str(config.time_scale)))
     past = [-dt for dt in range(1, reach + 1)]
     if config.window == "past":
         return past
@@ -69,11 +68,11 @@ def time_offsets(config: CorrectionConfig) -> list[int]:
 
 @dataclass
 class _Frame:
+    """A frame that waits for its correction."""
+
     number: int
     positions: Array
     labels: Array
-    images: list[Array]
-    """Per group of replicates: running sum of packed visits, flat."""
 
 
 @dataclass
@@ -90,7 +89,8 @@ class Corrector:
     n_phases: int
     foreground: int
     backend: Backend
-    _ring: deque[_Frame] = field(default_factory=deque, init=False)
+    _ring: deque[tuple[int, list[Array]]] = field(default_factory=deque, init=False)
+    """Frame number; per group of replicates, running sum of packed visits, flat."""
     _waiting: deque[_Frame] = field(default_factory=deque, init=False)
     _count: int = field(default=0, init=False)
 
@@ -103,6 +103,7 @@ class Corrector:
         self._stride = self.shape[1] + 2 * self._pad + 1
         self._size = self._stride * (self.shape[0] + 2 * self._pad)
         self._group = max(1, _GROUP_PIXELS // self._size)
+        self._queries = max(1, _LOOK_UPS // max(map(len, self._rows.values()), default=1))
         xp = self.backend.xp
         # At most six phases (one a component), eight bits each.
         self._word = xp.uint16 if self.n_phases <= 2 else xp.uint32 if self.n_phases <= 4 else xp.uint64
@@ -117,19 +118,21 @@ class Corrector:
         """False with radius 0: labels pass unchanged."""
         return self.config.radius > 0
 
-    @property
-    def image_bytes(self) -> int:
-        """Bytes the ring holds per replicate."""
-        return self._size * self._word_bytes * (self._past + self._future + 2) if self.active else 0
+    def bytes_per_replicate(self, m: int, n_frames: int) -> int:
+        """Bytes held per replicate of `m` samples a frame over a movie: running sums, and frames that wait."""
+        if not self.active:
+            return 0
+        held = min(self._past + self._future + 1, n_frames)
+        waiting = min(self._future + 1, n_frames)
+        return (held + 1) * self._size * self._word_bytes + waiting * m * 5
 
     def push(self, positions: Array, labels: Array) -> list[Corrected]:
         """Give the next frame's samples (R, m); returns the frames that are now decided, in order."""
-        frame = _Frame(self._count, positions, labels, [])
+        frame = _Frame(self._count, positions, labels)
         self._count += 1
         if not self.active:
             return [Corrected(frame.number, positions, labels, np.zeros(labels.shape[0], dtype=np.int64))]
-        frame.images = self._images(positions, labels)
-        self._ring.append(frame)
+        self._ring.append((frame.number, self._images(positions, labels)))
         self._waiting.append(frame)
         return self._decide(self._count - 1 - self._future)
 
@@ -142,8 +145,8 @@ class Corrector:
         while self._waiting and self._waiting[0].number <= last:
             frame = self._waiting.popleft()
             done.append(self._correct(frame))
-            while self._ring and self._ring[0].number <= frame.number - self._past:
-                for image in self._ring.popleft().images:
+            while self._ring and self._ring[0][0] <= frame.number - self._past:
+                for image in self._ring.popleft()[1]:
                     self._spare.setdefault(image.shape[0], []).append(image)
         return done
 
@@ -178,15 +181,15 @@ class Corrector:
     def _correct(self, frame: _Frame) -> Corrected:
         xp = self.backend.xp
         parts, lonely = [], []
-        for g in range(len(frame.images)):
-            rows = slice(g * self._group, min((g + 1) * self._group, frame.labels.shape[0]))
-            label, without = self._correct_group(frame, g, frame.positions[rows, :], frame.labels[rows, :])
+        for g, start in enumerate(range(0, frame.labels.shape[0], self._group)):
+            rows = slice(start, min(start + self._group, frame.labels.shape[0]))
+            label, without = self._correct_group(frame.number, g, frame.positions[rows, :], frame.labels[rows, :])
             parts.append(label)
             lonely.append(without)
         labels = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
         return Corrected(frame.number, frame.positions, labels, np.concatenate(lonely))
 
-    def _correct_group(self, frame: _Frame, g: int, positions: Array, labels: Array) -> tuple[Array, np.ndarray]:
+    def _correct_group(self, number: int, g: int, positions: Array, labels: Array) -> tuple[Array, np.ndarray]:
         xp = self.backend.xp
         rows, m = labels.shape
         flat = xp.reshape(labels, (-1,))
@@ -194,30 +197,30 @@ class Corrector:
         queries = xp.nonzero(asked)[0]
         out, without = flat * 1, np.zeros(rows, dtype=np.int64)
         position = xp.reshape(positions, (-1,))
-        for i in range(0, queries.shape[0], _QUERIES):
-            query = queries[i : min(i + _QUERIES, queries.shape[0])]
+        for i in range(0, queries.shape[0], self._queries):
+            query = queries[i : min(i + self._queries, queries.shape[0])]
             label = xp.take(flat, query)
-            counts = self._neighbours(frame, g, query // m, xp.take(position, query), label)
+            counts = self._neighbours(number, g, query // m, xp.take(position, query), label)
             new, lonely = self._vote(label, counts)
             out = self.backend.put(out, query, new)
             np.add.at(without, self.backend.to_host(query // m)[self.backend.to_host(lonely)], 1)
         return xp.reshape(out, (rows, m)), without
 
-    def _neighbours(self, frame: _Frame, g: int, replicate: Array, position: Array, label: Array) -> Array:
+    def _neighbours(self, number: int, g: int, replicate: Array, position: Array, label: Array) -> Array:
         """(n_phases, queries) int64: how many neighbours of each phase."""
         xp, width = self.backend.xp, self.shape[1]
         position = xp.astype(position, xp.int64)
         y = position // width
         base = replicate * self._size + (y + self._pad) * self._stride + (position - y * width) + self._pad
         counts = [xp.zeros_like(base) for _ in range(self.n_phases)]
-        for other in self._ring:
-            dt = other.number - frame.number
+        for other, images in self._ring:
+            dt = other - number
             if dt not in self._offsets:
                 continue
             rows = np.array(self._rows[abs(dt)], dtype=np.int64)
             low = base[None, :] + self.backend.asarray(rows[:, 0] * self._stride - rows[:, 1])[:, None]
             high = low + self.backend.asarray(2 * rows[:, 1] + 1)[:, None]
-            packed = self._look_up(other.images[g], high) - self._look_up(other.images[g], low)
+            packed = self._look_up(images[g], high) - self._look_up(images[g], low)
             packed = xp.astype(packed, xp.int64 if self.n_phases > 3 else xp.int32)
             # The sum of the fields from phase j up, less 256 times that from j + 1 up, is phase j's count alone.
             above = xp.zeros_like(base)

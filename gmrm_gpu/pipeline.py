@@ -111,7 +111,8 @@ class Runner:
 
     def bytes_per_replicate(self, rate: float) -> int:
         """Memory one replicate takes at `rate`."""
-        return self.engine.bytes_per_replicate(self.sampler(rate).capacity, self.config.mixture, self.corrector())
+        m, n_frames = self.sampler(rate).capacity, len(self.movie)
+        return self.engine.bytes_per_replicate(m, self.config.mixture, self.corrector(), n_frames)
 
     def run(
         self,

@@ -182,7 +182,7 @@ def test_many_replicates_in_groups_equal_one_by_one(monkeypatch):
     rule = {"n_phases": 2, "foreground": 1, "backend": NUMPY32}
     whole, alone = correct_labels(packed, positions, labels.shape[2:], config, **rule)
     monkeypatch.setattr(module, "_GROUP_PIXELS", 500)
-    monkeypatch.setattr(module, "_QUERIES", 7)
+    monkeypatch.setattr(module, "_LOOK_UPS", 70)
     cut, lonely = correct_labels(packed, positions, labels.shape[2:], config, **rule)
     np.testing.assert_array_equal(cut, whole)
     np.testing.assert_array_equal(lonely, alone)

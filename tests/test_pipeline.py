@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -235,6 +237,44 @@ def test_too_few_samples_are_refused_with_the_rate_that_would_do(sim):
 def test_memory_budget_too_small_for_one_replicate(sim):
     with pytest.raises(MemoryBudgetError, match="one replicate needs"):
         analyze(sim.movie, AnalysisConfig(THREE, compute=ComputeConfig(memory_bytes=1000)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("k", "trend", "radius", "window"),
+    [
+        (4, "quadratic+electrode", 1, "past"),
+        (6, "none", 1, "past"),
+        (2, "x4,y4,x3y,x2y2,xy3,x3,y3", 1, "past"),
+        (3, "linear", 20, "symmetric"),
+        (3, "linear", 40, "past"),
+    ],
+)
+def test_memory_estimate_is_from_above(sim, k, trend, radius, window, dtype):
+    """What NumPy takes, ten megabytes of look-ups and cache-sized groups aside; a ring is no longer than the movie."""
+    mixture = MixtureConfig(k, trend, max_iter=12, n_start_iter=3, tol=1e-4)
+    correction = CorrectionConfig(radius=radius, window=window)
+    runner = Runner(sim.movie, AnalysisConfig(mixture, correction=correction, compute=ComputeConfig(dtype=dtype)))
+    for rate, n in ((1.0, 1), (0.5, 24)):
+        estimate = n * runner.bytes_per_replicate(rate)
+        tracemalloc.start()
+        runner.run(rate, np.arange(n))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < estimate + 10e6
+        assert estimate < 3 * peak + 10e6
+
+
+def test_nothing_waits_for_the_garbage_collector(sim):
+    """A reference cycle would keep a block's arrays, and the memory budget knows nothing of them."""
+    runner = Runner(sim.movie, AnalysisConfig(THREE, correction=GENTLE))
+    gc.collect()
+    gc.disable()
+    try:
+        runner.run(0.2, np.arange(3))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_revolution_needs_a_pixel_size(sim):

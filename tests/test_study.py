@@ -57,13 +57,13 @@ def test_replicate_zero_is_the_analysis_at_that_rate(sim, result):
 def test_answer_does_not_depend_on_the_cut(scheme):
     sim = simulate("battery", shape=(61, 53), n_frames=3, seed=1)
     seen, blocks = [], []
-    for memory, workers in ((None, 2), (1_500_000, 1), (900_000, 1)):
+    for memory, workers in ((None, 2), (1_200_000, 1), (700_000, 1)):
         analysis = AnalysisConfig(
             MixtureConfig(n_components=2, trend="linear"),
             sampling=SamplingConfig(scheme=scheme),
             compute=ComputeConfig(memory_bytes=memory, n_workers=workers),
         )
-        study = run_study(sim.movie, StudyConfig(analysis, rates=(0.1, 0.05), n_replicates=(5, 13)))
+        study = run_study(sim.movie, StudyConfig(analysis, rates=(0.1, 0.05), n_replicates=(9, 27)))
         seen.append(np.concatenate([study.shares[r].ravel() for r in study.rates]))
         blocks.append(study.provenance["n_blocks"])
     assert blocks[0] < blocks[1] < blocks[2]

@@ -57,9 +57,12 @@ class GenericEngine:
         """The spatio-temporal vote over a movie's frames."""
         return Corrector(shape, correction, len(phases.names), phases.foreground_index, self.backend)
 
-    def bytes_per_replicate(self, m: int, mixture: MixtureConfig, corrector: Corrector) -> int:
+    def bytes_per_replicate(self, m: int, mixture: MixtureConfig, corrector: Corrector, n_frames: int) -> int:
         """Memory one replicate of `m` samples a frame takes while its movie is analysed, an estimate from above."""
         word = 4 if self.backend.dtype == self.backend.xp.float32 else 8
-        n_monomials = len(TrendBasis(mixture.terms).monomials)
-        fit = word * (n_monomials * 2 + 4) + 8 * 4
-        return m * (fit + 16) + 2 * corrector.image_bytes
+        # Values and positions; z, validity and monomials; then what is largest of the arrays that make these, of two
+        # compactions of the batch with one pass's arrays over components, and of the indices of the vote.
+        n_samples = len(TrendBasis(mixture.terms).monomials) + 2
+        make = word * (n_samples + 4) + 3 * 8
+        fit = word * (1.3125 * n_samples + 5 * mixture.n_components + 8) + 8
+        return round(m * (12 + word * n_samples + max(make, fit, 150))) + corrector.bytes_per_replicate(m, n_frames)

@@ -44,14 +44,15 @@ class TrendBasis:
 
     def evaluate(self, x: Array, y: Array, *, backend: Backend) -> Array:
         """(..., P, n) monomials at coordinates x, y (..., n)."""
-        powers = {(0, 0): backend.xp.ones_like(x), (1, 0): x, (0, 1): y}
+        made = {(0, 0): backend.xp.ones_like(x), (1, 0): x, (0, 1): y}
+        return backend.xp.stack([_monomial(made, a, b) for a, b in self.monomials], axis=-2)
 
-        def power(a: int, b: int) -> Array:
-            if (a, b) not in powers:
-                powers[a, b] = power(a - 1, b) * x if a else power(a, b - 1) * y
-            return powers[a, b]
 
-        return backend.xp.stack([power(a, b) for a, b in self.monomials], axis=-2)
+def _monomial(made: dict[tuple[int, int], Array], a: int, b: int) -> Array:
+    """x^a y^b from those in `made`, kept there. No closure: its cycle would hold the arrays until a collection."""
+    if (a, b) not in made:
+        made[a, b] = _monomial(made, a - 1, b) * made[1, 0] if a else _monomial(made, a, b - 1) * made[0, 1]
+    return made[a, b]
 
 
 @dataclass
