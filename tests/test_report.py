@@ -15,13 +15,14 @@ from reports import (
     excluded,
     make_analysis,
     make_study,
+    one_fit,
     read,
     zero_li,
 )
 
-from gmrm_gpu.config import PhaseConfig
+from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, MixtureConfig, PhaseConfig, QuantityConfig
 from gmrm_gpu.errors import MissingDependencyError, OutputError
-from gmrm_gpu.results import FitStatus
+from gmrm_gpu.results import FitStatus, MixtureFit
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
 pytest.importorskip("jinja2", reason="the page needs jinja2 (extra plot)")
@@ -187,6 +188,79 @@ def test_a_correction_that_takes_much_away_is_pointed_out():
     assert any("The correction took away 23 %" in note and "--gamma" in note for note in cautions(loud))
 
 
+def test_a_foreground_of_next_to_no_weight_is_pointed_out():
+    def notes(weight, sigma=12.0, rule="brightest"):
+        fits = MixtureFit.stack(
+            [one_fit()] * 5 + [one_fit((0.2, 0.8 - weight, weight), sigmas=np.array([7, 9, sigma]))]
+        )
+        result = make_analysis(fits=fits)
+        config = dataclasses.replace(result.config, phases=PhaseConfig(rule))
+        return " ".join(cautions(dataclasses.replace(result, config=config)))
+
+    said = "In 1 of 6 frames the foreground component holds less than 1 % of the pixels (least in frame 5: 0.4 %"
+    assert f"{said}):" in notes(0.004)
+    assert f"{said}, with more than twice the width" in notes(0.004, sigma=50.0)
+    assert said in notes(0.004, sigma=50.0, rule="separated")
+    assert "less than 1 %" not in notes(0.004, rule="separated")
+    assert "less than 1 %" not in notes(0.011)
+    none = dataclasses.replace(make_analysis(), foreground=np.zeros((6, 3), bool))
+    assert "less than 1 %" not in " ".join(cautions(none))
+
+
+def test_the_trace_of_a_study_is_named_by_the_frame_of_the_movie():
+    study = make_study(n_frames=12, pick=4)
+    weights = study.examples.fits.weights.copy()
+    weights[:, 2], weights[1, 2] = 0.1, 0.002
+    fits = dataclasses.replace(study.examples.fits, weights=weights)
+    study = dataclasses.replace(study, examples=dataclasses.replace(study.examples, fits=fits))
+    frame = study.examples.frames[1]
+    assert frame != 1
+    assert (
+        f"1 of 4 fully sampled example frames the foreground component holds less than 1 % of the pixels (least in "
+        f"frame {frame}: 0.2 %)" in " ".join(cautions(study))
+    )
+
+
+def test_labels_and_posterior_that_disagree_are_pointed_out():
+    share = make_analysis().share
+    posterior = share.copy()
+    posterior[3] = 0.136
+    share_raw = share.copy()
+    share_raw[3] = 0.0
+    unsure = make_analysis(share_raw=share_raw, posterior=posterior)
+    said = "In 1 of 6 frames the share of the labels and the mean posterior disagree (most in frame 3: labels 0 %, "
+    assert f"{said}posterior 13.6 %)" in " ".join(cautions(unsure))
+    failed = np.full(6, np.nan)
+    for other in (make_analysis(share_raw=share + 0.5, posterior=share + 0.55), make_analysis(posterior=failed)):
+        assert "disagree" not in " ".join(cautions(other))
+
+
+def test_a_single_frame_without_a_past_is_said_to_be_uncorrected():
+    assert any("nothing was corrected; use --window spatial" in note for note in cautions(make_analysis(n_frames=1)))
+    spatial = AnalysisConfig(mixture=MixtureConfig(n_components=3), correction=CorrectionConfig(window="spatial"))
+    notes = cautions(make_analysis(n_frames=1, config=spatial)) + cautions(make_analysis())
+    assert not any("nothing was corrected" in note for note in notes)
+
+
+def test_rates_with_few_replicates_share_one_caution():
+    notes = [note for note in cautions(make_study(b=3)) if "replicates" in note]
+    assert notes == ["10 %, 5 %, 1 %: only 3 replicates; 10th and 90th percentiles mean little."]
+
+
+def test_captions_follow_the_settings():
+    def text(**sections):
+        config = dataclasses.replace(make_analysis().config, **sections)
+        return " ".join(caption for _, caption in html.titles_and_captions(make_analysis(config=config)).values())
+
+    assert "what the correction did" in text()
+    assert "white ones" not in text()
+    posterior = text(quantity=QuantityConfig(estimator="posterior"))
+    assert "which the correction does not touch" in posterior
+    assert "what the correction did" not in posterior
+    assert "no trend (--trend none)" in text(mixture=MixtureConfig(n_components=3, trend="none"))
+    assert "white ones were added" in text(correction=CorrectionConfig(sides="both"))
+
+
 def test_a_clean_calibrated_study_with_separated_phases_has_no_cautions():
     study = make_study(calibrated=True)
     config = dataclasses.replace(study.config.analysis, phases=PhaseConfig("separated"))
@@ -218,6 +292,13 @@ def test_statements_of_awkward_studies():
 )
 def test_numbers(value, text):
     assert common.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "digits", "text"), [(1.0, 2, "100 %"), (0.9999, 2, "100 %"), (12.34, 3, "1,234 %"), (0.0467, 2, "4.7 %")]
+)
+def test_percentages_have_no_exponent(part, digits, text):
+    assert common.percent(part, digits) == text
 
 
 @pytest.mark.parametrize("module", ["matplotlib", "jinja2"])

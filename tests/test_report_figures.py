@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from reports import (
 )
 
 from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, QuantityConfig
-from gmrm_gpu.results import Scale
+from gmrm_gpu.results import MixtureFit, Scale
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
 pytest.importorskip("jinja2", reason="the page needs jinja2 (extra plot)")
@@ -157,6 +158,55 @@ def test_scale_bar_is_round_and_its_length_is_right():
     assert (bar[1] - bar[0]) * 64 * 0.005 == pytest.approx(0.05)
     assert axes.texts[0].get_text() == "50 nm"
     assert not figures.frames_labels_figure(make_analysis()).axes[0].lines
+
+
+def test_words_above_and_in_a_narrow_frame_stay_in_the_picture():
+    config = AnalysisConfig(quantity=QuantityConfig(pixel_size_um=0.005, frame_time_s=0.5))
+    result = make_analysis(shape=(128, 20), config=config, time_s=0.5 * np.arange(6))
+    figure = figures.frames_labels_figure(result)
+    figure.canvas.draw()
+    page = figure.bbox
+    for axes in figure.axes:
+        picture = axes.get_window_extent()
+        title = axes._left_title.get_window_extent()
+        assert page.x0 <= title.x0
+        assert title.x1 <= page.x1
+        words = axes.texts[0].get_window_extent()
+        assert picture.x0 <= words.x0
+        assert words.x1 <= picture.x1
+
+
+def test_no_label_of_the_histogram_hides_another():
+    fit = one_fit((0.25, 0.25, 0.25), means=np.full(3, 118.0), sigmas=np.full(3, 9.0))
+    result = make_analysis()
+    examples = dataclasses.replace(result.examples, fits=MixtureFit.stack([fit] * len(result.examples.frames)))
+    figure = figures.histogram_figure(dataclasses.replace(result, examples=examples))
+    figure.canvas.draw()
+    labels = [text for text in figure.axes[0].texts if "±" in text.get_text()]
+    boxes = sorted((text.get_bbox_patch().get_window_extent() for text in labels), key=lambda box: box.y0)
+    assert len(boxes) == 3
+    for below, above in itertools.pairwise(boxes):
+        assert below.y1 <= above.y0
+    assert boxes[-1].y1 <= figure.axes[0].get_window_extent().y1
+
+
+def test_the_correction_is_shown_on_a_frame_that_has_a_past():
+    result = make_analysis()
+    labels = result.examples.labels_raw.copy()
+    labels[0] = 2
+    first = dataclasses.replace(result, examples=dataclasses.replace(result.examples, labels_raw=labels))
+    assert figures._main_example(first.examples) == 0
+    assert not figures.correction_figure(first).axes[0].get_title(loc="left").endswith("frame 0")
+    assert figures.example_text(first)["corrected"] != "frame 0"
+    config = dataclasses.replace(result.config, correction=CorrectionConfig(window="spatial"))
+    spatial = dataclasses.replace(first, config=config)
+    assert figures.example_text(spatial)["corrected"] == "frame 0"
+
+
+def test_the_settings_in_use_are_marked_among_the_examples():
+    config = dataclasses.replace(make_analysis().config, correction=CorrectionConfig(radius=5, gamma=0.05))
+    titles = [a.get_title(loc="left") for a in figures.correction_figure(make_analysis(config=config)).axes]
+    assert titles[1:] == ["used here: r = 5, γ = 0.05", "r = 20, γ = 0.2"]
 
 
 def test_dodged_labels_keep_their_order_and_distance():

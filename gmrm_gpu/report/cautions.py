@@ -12,15 +12,21 @@ from .common import (
     finite_share,
     percent,
     split_frames,
+    stamp,
     usable_examples,
 )
 from .tables import uncalibrated
+
+# A phase of less than this share is a trace, or a few outliers.
+_TRACE = 0.01
+# Shares of the labels and of the posterior that differ by more than both of these disagree.
+_GAP, _RELATIVE_GAP = 0.03, 0.25
 
 
 def cautions(result: Result) -> list[str]:
     """What a reader should know before trusting the numbers; empty when all is well."""
     notes = _study_cautions(result) if isinstance(result, StudyResult) else _analysis_cautions(result)
-    notes += _split_phase(result) + _correction_note(result)
+    notes += _split_phase(result) + _trace_phase(result) + _correction_note(result)
     phases, movie = analysis_config(result).phases, result.movie
     excluded = movie.shape[0] * movie.shape[1] - movie.n_pixels
     if excluded > 0:
@@ -56,6 +62,48 @@ def _split_phase(result: Result) -> list[str]:
     ]
 
 
+def _trace_phase(result: Result) -> list[str]:
+    """A note if the foreground component may be a few outliers: next to no weight, and picked by rank or very wide."""
+    source = result if isinstance(result, AnalysisResult) else usable_examples(result)
+    if source is None:
+        return []
+    fits, fore = source.fits, source.foreground & (source.fits.weights > 0)
+    weight = np.where(fore, fits.weights, 0.0).sum(axis=1)
+    commonest = np.take_along_axis(fits.sigmas, np.argmax(np.nan_to_num(fits.weights), axis=1)[:, None], axis=1)
+    wide = np.any(fore & (fits.sigmas > 2 * commonest), axis=1)
+    ranked = analysis_config(result).phases.phases in ("brightest", "darkest")
+    faint = fore.any(axis=1) & (weight < _TRACE) & (wide | ranked)
+    if not faint.any():
+        return []
+    where = "frames" if isinstance(result, AnalysisResult) else "fully sampled example frames"
+    worst = int(np.argmin(np.where(faint, weight, np.inf)))
+    index = worst if isinstance(source, AnalysisResult) else int(source.frames[worst])
+    text = (
+        f"In {faint.sum():,} of {len(faint):,} {where} the foreground component holds less than {percent(_TRACE)} of "
+        f"the pixels (least in {stamp(result, index)}: {percent(weight[worst], 2)}"
+    )
+    text += ", with more than twice the width of the commonest component)" if wide[worst] else ")"
+    return [
+        f"{text}: a trace, or a few outliers with a component of their own. Look at such a frame with gmrm-gpu fit."
+    ]
+
+
+def _unsure_labels(result: AnalysisResult) -> list[str]:
+    """A note if labels and posterior disagree: a component that is nowhere the likeliest counts for nothing."""
+    count, posterior = np.asarray(result.share_raw, float), np.asarray(result.posterior, float)
+    gap = np.nan_to_num(np.abs(count - posterior))
+    unsure = (gap > _GAP) & (gap > _RELATIVE_GAP * np.fmax(count, posterior))
+    if not unsure.any():
+        return []
+    worst = int(np.argmax(np.where(unsure, gap, 0.0)))
+    return [
+        f"In {unsure.sum():,} of {len(unsure):,} frames the share of the labels and the mean posterior disagree (most "
+        f"in {stamp(result, worst)}: labels {percent(count[worst])}, posterior {percent(posterior[worst])}): "
+        "the foreground component overlaps another so much that labels say little. Use fewer --components or a "
+        "simpler --trend there."
+    ]
+
+
 def _unusual(status: np.ndarray) -> str:
     """``"12 max_iter, 3 degenerate"`` of all that did not converge; empty if everything did."""
     counts = status_counts(status)
@@ -79,13 +127,21 @@ def _study_cautions(study: StudyResult) -> list[str]:
             notes.append(f"{percent(rate)}: frames without any usable replicate: {lost:,}; gaps in the curves.")
         if text := _lonely(study, study.without_neighbours[rate], _expected_samples(study, rate)):
             notes.append(f"{percent(rate)}: {text}")
-        if shares.shape[0] < 10:
-            few = count_of(shares.shape[0], "replicate")
-            notes.append(f"{percent(rate)}: only {few}; 10th and 90th percentiles mean little.")
+    notes += _few_replicates(study)
     if finite_share(study.reference).size < study.reference.size:
         lost = study.reference.size - finite_share(study.reference).size
         notes.append(f"Frames without a reference: {lost:,}; left out of the average bias.")
     return notes
+
+
+def _few_replicates(study: StudyResult) -> list[str]:
+    """One note on all rates with less than ten replicates."""
+    few = {rate: len(shares) for rate, shares in study.shares.items() if len(shares) < 10}
+    if not few:
+        return []
+    counts = sorted(set(few.values()))
+    range_text = count_of(counts[0], "replicate") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} replicates"
+    return [f"{', '.join(map(percent, few))}: only {range_text}; 10th and 90th percentiles mean little."]
 
 
 def _expected_samples(study: StudyResult, rate: float) -> float:
@@ -123,11 +179,14 @@ def _removed_share(result: Result) -> float:
 
 
 def _correction_note(result: Result) -> list[str]:
+    vote = analysis_config(result).correction
+    if vote.radius > 0 and vote.window == "past" and len(result.frame) == 1:
+        return ["A single frame has no past, so nothing was corrected; use --window spatial."]
     removed = _removed_share(result)
     if removed < 0.15:
         return []
     text = f"The correction took away {percent(removed, 2)} of the foreground labels"
-    if analysis_config(result).correction.window == "past":
+    if vote.window == "past":
         text += "; fast growth looks like noise to a vote of past frames"
     return [f"{text}. Look at its picture below, and try a smaller --gamma or --radius, or --window symmetric."]
 
@@ -140,4 +199,4 @@ def _analysis_cautions(result: AnalysisResult) -> list[str]:
         notes.append(f"Frames without a share: {failed:,}; gaps in the curve.")
     if text := _lonely(result, result.n_without_neighbours, float(np.sum(result.n_samples))):
         notes.append(text)
-    return notes
+    return notes + _unsure_labels(result)

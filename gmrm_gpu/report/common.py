@@ -34,7 +34,13 @@ def number(value: float) -> str:
 
 def percent(part: float, digits: int = 3) -> str:
     """0.05 -> ``"5 %"``, with a space."""
-    return f"{100 * part:.{digits}g} %" if np.isfinite(part) else "–"
+    return f"{significant(100 * part, digits)} %" if np.isfinite(part) else "–"
+
+
+def significant(value: float, digits: int) -> str:
+    """`digits` significant digits, but never an exponent for a large number: 99.7 to two digits is ``"100"``."""
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e+" in text else text
 
 
 def analysis_config(result: Result) -> AnalysisConfig:

@@ -99,6 +99,17 @@ def _main_example(examples: Examples) -> int:
     return int(np.argmax(np.where(split, counts - counts.max() - 1, counts)))
 
 
+def _corrected_example(result: Result, examples: Examples) -> int:
+    """The main example, but not a first frame that has no past to be corrected by, where there is another."""
+    vote, first = analysis_config(result).correction, np.asarray(examples.frames) == 0
+    if vote.window != "past" or not first.any() or first.all():
+        return _main_example(examples)
+    others = np.flatnonzero(~first)
+    counts = [(examples.labels_raw[i] == _code(examples)).sum() for i in others]
+    main = _main_example(examples)
+    return int(others[np.argmax(counts)]) if first[main] else main
+
+
 def _code(examples: Examples) -> int:
     return examples.foreground_index + 1
 
@@ -198,7 +209,7 @@ def draw_trend(axes: Any, trend: np.ndarray | None, shape: tuple[int, ...], titl
     small = raster.reduce_image(trend, step)
     span = max(float(np.abs(small).max()), 1e-6)
     drawn = axes.imshow(small, cmap="PuOr_r", vmin=-span, vmax=span, interpolation="nearest", aspect="equal")
-    axes.set_axis_off()
+    style.settle(axes)
     levels = [v for v in MaxNLocator(7).tick_values(small.min(), small.max()) if small.min() < v < small.max()]
     if levels and min(small.shape) > 1:
         lines = axes.contour(small, levels=levels, colors=style.TEXT, linewidths=0.8, linestyles="solid")
@@ -220,12 +231,12 @@ def correction_figure(result: Result) -> Any:
     Of a large frame a detail around the foreground is shown, since single pixels are what the correction is about.
     """
     examples = _examples(result)
-    i, code = _main_example(examples), _code(examples)
+    i, code = _corrected_example(result, examples), _code(examples)
+    used = analysis_config(result).correction
     after = [
-        (f"r = {r:g}, γ = {g:g}", labels[i])
+        (f"{'used here: ' if (r, g) == (used.radius, used.gamma) else ''}r = {r:g}, γ = {g:g}", labels[i])
         for (r, g), labels in zip(examples.settings, examples.labels_settings, strict=True)
     ]
-    used = analysis_config(result).correction
     if used.radius > 0 and (used.radius, used.gamma) not in [tuple(s) for s in examples.settings]:
         after.append((f"used here: r = {used.radius:g}, γ = {used.gamma:g}", examples.labels[i]))
     before = examples.labels_raw[i] == code
@@ -332,6 +343,7 @@ def example_text(result: Result) -> dict[str, str]:
     low, high = raster.grey_range(examples.images, examples.valid)
     return {
         "frame": stamp(result, int(examples.frames[i])),
+        "corrected": stamp(result, int(examples.frames[_corrected_example(result, examples)])),
         "window": f"{number(low)} to {number(high)}",
         "rate": percent(examples.sampled_rate),
         "mark": "marked" if _sparse(examples.labels) else "outlined and tinted",

@@ -100,21 +100,16 @@ def _draw_components(axes: Any, fit: MixtureFit, pairs: list[tuple[str, str]], c
 
 
 def _peak_labels(axes: Any, peaks: list[tuple[float, float, str, str]], total: tuple[np.ndarray, np.ndarray]) -> None:
-    """Name each component above the curves at its peak; a label that would lie on another is moved up."""
+    """Name each component above the curves at its peak; the graph grows upwards until no label lies on another."""
+    peaks, size = sorted(peaks), 8.5
     low, high = axes.get_xlim()
-    width_in, height_in = axes.figure.get_size_inches() * axes.get_position().size
-    top, size = axes.get_ylim()[1], 8.5
-    tall = 3 * 1.25 * size / 72 / height_in
-    across, heights = (total[0] - low) / (high - low), total[1] / top
-    placed: list[tuple[float, float, float]] = []
-    for mean, peak, text, colour in sorted(peaks):
-        half = 0.5 * 0.56 * size / 72 * max(len(line) for line in text.split("\n")) / width_in
-        x = float(np.clip((mean - low) / (high - low), half, 1 - half))
-        y = float(heights[np.abs(across - x) <= half].max(initial=0)) + 0.02
-        for other_x, other_y, other_half in sorted(placed, key=lambda box: box[1]):
-            if abs(other_x - x) < half + other_half and abs(other_y - y) < tall:
-                y = other_y + 1.08 * tall
-        placed.append((x, y, half))
+    for _ in range(12):
+        places, tall = _label_places(axes, peaks, total, size)
+        if max(y for _, y in places) + tall <= 0.95:
+            break
+        axes.set_ylim(top=1.2 * axes.get_ylim()[1])
+    # From the top down, each on white: the line of a label higher up then runs behind those below.
+    for (mean, peak, text, colour), (x, y) in sorted(zip(peaks, places, strict=True), key=lambda pair: -pair[1][1]):
         axes.annotate(
             text,
             xy=(float(np.clip(mean, low, high)), peak),
@@ -122,9 +117,30 @@ def _peak_labels(axes: Any, peaks: list[tuple[float, float, str, str]], total: t
             textcoords="axes fraction",
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0},
             path_effects=style.outlined(2.0, "white"),
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
             ha="center",
             va="bottom",
             fontsize=size,
             color=style.text_colour(colour),
             linespacing=1.15,
         )
+
+
+def _label_places(
+    axes: Any, peaks: list[tuple[float, float, str, str]], total: tuple[np.ndarray, np.ndarray], size: float
+) -> tuple[list[tuple[float, float]], float]:
+    """Place (x, y) of each label and their common height, as parts of the axes; labels in the way are climbed over."""
+    low, high = axes.get_xlim()
+    width_in, height_in = axes.figure.get_size_inches() * axes.get_position().size
+    tall = 3 * 1.25 * size / 72 / height_in
+    across, heights = (total[0] - low) / (high - low), total[1] / axes.get_ylim()[1]
+    placed: list[tuple[float, float, float]] = []
+    for mean, _, text, _ in peaks:
+        half = 0.5 * 0.56 * size / 72 * max(len(line) for line in text.split("\n")) / width_in
+        x = float(np.clip((mean - low) / (high - low), half, 1 - half))
+        y = float(heights[np.abs(across - x) <= half].max(initial=0)) + 0.02
+        for other_x, other_y, other_half in sorted(placed, key=lambda box: box[1]):
+            if abs(other_x - x) < half + other_half and abs(other_y - y) < tall:
+                y = other_y + 1.08 * tall
+        placed.append((x, y, half))
+    return [(x, y) for x, y, _ in placed], tall

@@ -56,11 +56,7 @@ def titles_and_captions(result: Result) -> dict[str, tuple[str, str]]:
             "(a) Mean of the replicates at each rate beside the curve from all pixels (dashed); the other panels show, "
             "per rate, the band that holds 80 % of the replicates and their median, so a good rate has a narrow band "
             f"around the dashed line. Values in {unit}"
-            + (
-                "; dotted: the truth of the synthetic movie."
-                if isinstance(result, StudyResult) and result.truth is not None
-                else "."
-            ),
+            + ("; dotted: the known truth." if isinstance(result, StudyResult) and result.truth is not None else "."),
         ),
         "bias_width": (
             "Bias and width over time",
@@ -69,13 +65,26 @@ def titles_and_captions(result: Result) -> dict[str, tuple[str, str]]:
         ),
         "growth": (
             "Growth curve",
-            f"The {fore} {quantity_name(result)} in each frame in {unit}: the estimate, and in grey the plain count of "
-            "the labels before the spatio-temporal correction; the distance between them is what the correction did.",
+            f"The {fore} {quantity_name(result)} in each frame in {unit}: {_two_curves(result)}",
         ),
     }
     if usable_examples(result) is not None:
         texts |= _example_captions(result, fore)
     return texts
+
+
+def _two_curves(result: Result) -> str:
+    """What the two lines of the growth curve are; the posterior mean never sees the correction."""
+    if analysis_config(result).quantity.estimator == "posterior":
+        return (
+            "the mean posterior probability, which the correction does not touch, and in grey the plain count of the "
+            "labels before the correction. Where they part, the labels are unsure. The pictures below show corrected "
+            "labels, so their shares may differ from the curve."
+        )
+    return (
+        "the estimate, and in grey the plain count of the labels before the spatio-temporal correction; the distance "
+        "between them is what the correction did."
+    )
 
 
 def _example_captions(result: Result, fore: str) -> dict[str, tuple[str, str]]:
@@ -98,19 +107,27 @@ def _example_captions(result: Result, fore: str) -> dict[str, tuple[str, str]]:
             "mean ± standard deviation and its share of the pixels, and their sum (dashed), which should follow the "
             "grey area.",
         ),
-        "trend": (
-            "Intensity trend",
-            f"The slow intensity trend fitted to {quoted['frame']}, in grey levels (contour lines; its level is "
-            "arbitrary); it should be smooth and should not show the shape of the specimen. The outer panels share one "
-            "grey window.",
-        ),
-        "correction": (
-            "Effect of the spatio-temporal correction",
-            f"Labels of {quoted['detail']}{quoted['frame']} over the dimmed frame: orange pixels stay {fore}, "
-            "blue ones were removed because too few of their neighbours agree; good settings remove specks and leave "
-            "real features. The numbers count pixels.",
-        ),
+        "trend": ("Intensity trend", _trend_caption(result, quoted["frame"])),
+        "correction": ("Effect of the spatio-temporal correction", _correction_caption(result, fore, quoted)),
     }
+
+
+def _trend_caption(result: Result, frame: str) -> str:
+    if not analysis_config(result).mixture.terms:
+        return "These settings have no trend (--trend none), so nothing was taken out."
+    return (
+        f"The slow intensity trend fitted to {frame}, in grey levels (contour lines; its level is arbitrary); it "
+        "should be smooth and should not show the shape of the specimen. The outer panels share one grey window."
+    )
+
+
+def _correction_caption(result: Result, fore: str, quoted: dict[str, str]) -> str:
+    added = ", white ones were added" if analysis_config(result).correction.sides == "both" else ""
+    return (
+        f"Labels of {quoted['detail']}{quoted['corrected']} over the dimmed frame: orange pixels stay {fore}, "
+        f"blue ones were removed because too few of their neighbours agree{added}; good settings remove specks and "
+        "leave real features. The numbers count pixels."
+    )
 
 
 def _sentence(text: str) -> Any:

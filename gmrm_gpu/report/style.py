@@ -132,9 +132,16 @@ def image_grid(
 def show(axes: Any, picture: np.ndarray, title: str = "", *, bold: bool = False) -> None:
     """An RGB array, pixels as squares, title left-aligned above."""
     axes.imshow(picture, interpolation="nearest", aspect="equal")
-    axes.set_axis_off()
+    settle(axes)
     if title:
         axes.set_title(title, fontsize=10, color=TEXT, loc="left", pad=4, fontweight="bold" if bold else "normal")
+
+
+def settle(axes: Any) -> None:
+    """Give an image its final place now, at the left, so that a narrow one leaves its title room to the right."""
+    axes.set_axis_off()
+    axes.set_anchor("W")
+    axes.apply_aspect()
 
 
 def outlined(linewidth: float = 2.2, colour: str = "black") -> list[Any]:
@@ -152,8 +159,12 @@ def scale_bar(axes: Any, shape: tuple[int, int], pixel_size_um: float | None) ->
     bar = length / pixel_size_um / shape[1]
     kwargs = {"transform": axes.transAxes, "path_effects": outlined(4.5), "solid_capstyle": "butt"}
     axes.plot([0.96 - bar, 0.96], [0.05, 0.05], color="white", linewidth=2.6, **kwargs)
-    text = {"fontsize": 9, "color": "white", "ha": "center", "va": "bottom", "path_effects": outlined()}
-    axes.text(0.96 - bar / 2, 0.065, length_text(length), transform=axes.transAxes, **text)
+    label = length_text(length)
+    # Centred on the bar, unless the words would then leave a narrow picture.
+    half = 0.5 * 0.6 * 9 / 72 * len(label) / (axes.get_position().width * axes.figure.get_size_inches()[0])
+    place, align = (0.96 - bar / 2, "center") if 0.96 - bar / 2 + half < 1 else (0.98, "right")
+    text = {"fontsize": 9, "color": "white", "ha": align, "va": "bottom", "path_effects": outlined()}
+    axes.text(place, 0.065, label, transform=axes.transAxes, **text)
 
 
 def round_length(length: float) -> float:

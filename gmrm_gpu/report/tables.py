@@ -17,6 +17,7 @@ from .common import (
     percent,
     pixel_size,
     quantity_name,
+    significant,
     stamp,
     term_text,
     unit_text,
@@ -83,7 +84,7 @@ def shape_table(study: StudyResult) -> Table | None:
 
 
 def _ratio(value: float, base: float) -> str:
-    return "–" if not np.isfinite(value) or not abs(base) > 0 else f"{abs(value / base):.2g} ×"
+    return "–" if not np.isfinite(value) or not abs(base) > 0 else f"{significant(abs(value / base), 2)} ×"
 
 
 def headline(result: Result) -> tuple[str, list[str]]:
