@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,6 +78,18 @@ def test_truncation_is_never_silent(sources: dict[str, Path], kind: str, tmp_pat
         assert "\n" not in str(caught.value)
         seen.add(str(caught.value))
     assert any("truncated" in message for message in seen)
+
+
+def test_an_avi_with_no_whole_frame_left_is_called_truncated(sources: dict[str, Path], tmp_path: Path) -> None:
+    data = sources["raw.avi"].read_bytes()
+    path = tmp_path / "cut.avi"
+    messages = set()
+    for cut in range(len(data) // 20, len(data) // 4, 97):
+        path.write_bytes(data[:cut])
+        with pytest.raises(InputError) as caught:
+            open_movie(path)
+        messages.add(str(caught.value))
+    assert any(f"truncated: 0 of {T} frames are there" in message for message in messages)
 
 
 def test_a_large_imagej_file_cut_short_is_refused(sources: dict[str, Path], tmp_path: Path, caplog) -> None:
@@ -219,6 +232,28 @@ def test_paths_that_are_no_movie(tmp_path: Path) -> None:
     (tmp_path / "a.doc").write_text("x")
     with pytest.raises(InputError, match=r"unknown kind '\.doc'"):
         open_movie(tmp_path / "a.doc")
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.tif", "a.mp4", "a.png", "folder"])
+def test_what_may_not_be_read_is_not_called_truncated(tmp_path: Path, monkeypatch, name: str) -> None:
+    path = tmp_path / name
+    path.mkdir() if name == "folder" else path.write_bytes(b"x" * 100)
+
+    def refuse(self: Path, *args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\); check its permissions") as caught:
+        open_movie(path)
+    assert "truncated" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        open_movie(tmp_path / "a.tif")
 
 
 def test_npy_files_that_are_no_movie(tmp_path: Path) -> None:

@@ -140,6 +140,8 @@ def _natural(text: str) -> tuple[int, int, str]:
 
 
 def _unreadable(name: str, error: Exception) -> InputError:
+    if isinstance(error, PermissionError):
+        return InputError(f"{name} cannot be read ({error.strerror}); check its permissions")
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if reason.startswith("cannot identify"):
         reason = "its content is none that Pillow knows"

@@ -127,9 +127,22 @@ def _reader(path: Path) -> Callable[..., Movie]:
             f"{path.name} is of unknown kind {path.suffix!r}; give one of {' '.join(_BY_SUFFIX)}, "
             "a folder of images, or export it as a TIFF stack"
         )
-    if path.is_file() and path.stat().st_size == 0:
-        raise InputError(f"{path.name} is empty (0 bytes); give a complete file")
+    _check_readable(path)
     return import_module(f".{reader}", __package__).open_file
+
+
+def _check_readable(path: Path) -> None:
+    if not path.is_dir() and not path.is_file():
+        raise InputError(f"{path.name} is neither a file nor a folder; give a movie file or a folder of images")
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+            return
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from None
+    if path.stat().st_size == 0:
+        raise InputError(f"{path.name} is empty (0 bytes); give a complete file")
 
 
 def _read_mask(path: str | os.PathLike[str]) -> np.ndarray:

@@ -178,7 +178,7 @@ def _scan(av: Any, path: Path) -> _Index:
             raise InputError(f"{path.name} holds no video; give a movie")
         stream = container.streams.video[0]
         packets, announced = _packets(container, stream), int(stream.frames)
-        if 0 < len(packets) < announced:
+        if len(packets) < announced:
             raise InputError(
                 f"{path.name} is truncated: {len(packets)} of {announced} frames are there; copy or export it again"
             )
