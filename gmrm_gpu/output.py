@@ -327,12 +327,20 @@ def _disk(folder: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"cannot write into {folder.parent}: {error.strerror or error}") from None
+        reason = error.strerror or f"{error} (is the disk full?)"
+        raise OutputError(f"cannot write into {folder.parent}: {reason}") from None
 
 
 def load_study(folder: str | os.PathLike[str]) -> StudyResult:
     """`StudyResult.load`, with one clear error for whatever is wrong with the folder."""
     path = Path(folder).expanduser()
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise InputError(f"{folder} {what}; give a folder that study wrote")
+    if not (path / "study.json").exists():
+        other = next((name for name in MARKERS if (path / name).exists()), None)
+        holds = "no study.json" if other is None else f"{other}, the result of another command"
+        raise InputError(f"{folder} is not a finished study (it holds {holds}); give a folder that study wrote")
     for name in ("replicates.npz", "examples.npz"):
         # NumPy would leave a damaged archive open.
         if (path / name).exists() and not is_zipfile(path / name):

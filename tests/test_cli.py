@@ -14,7 +14,7 @@ import pytest
 from cli_tools import FAST, PLAIN, enter, entries, explode, movie_with_truth, need, ok, rows_of
 
 from gmrm_gpu import __version__
-from gmrm_gpu.cli import build_parser, commands, doctor, main, parser
+from gmrm_gpu.cli import build_parser, commands, console, doctor, main, parser
 from gmrm_gpu.cli.console import Console, calibration_note, fit_note
 from gmrm_gpu.cli.options import Setting
 from gmrm_gpu.config import AnalysisConfig, QuantityConfig
@@ -360,3 +360,11 @@ def test_calibration_note():
     assert calibration_note(Scale(9, 1.0), time, plain) == "not calibrated (areas, not volumes): give --thickness 0.5um"
     assert calibration_note(Scale(9), time, thick) == "not calibrated (areas are in pixels): give --pixel-size 5nm"
     assert calibration_note(Scale(9, 1.0, 1.0), None, thick).endswith("(time in frames): give --frame-time 0.5s")
+
+
+def test_numbers_and_counts_on_the_console():
+    assert console.number(12_345.6) == "12,346"
+    assert console.number(2.23e32) == "2.23e+32"
+    assert console.number(0.012345) == "0.01235"
+    assert console.number(float("nan")) == "-"
+    assert [console.count(n, "frame") for n in (1, 12)] == ["1 frame", "12 frames"]

@@ -37,7 +37,8 @@ def simulation():
         (["--rate", "0"], "rate is 0"),
         (["--rate", "1.5"], "rate is 1.5"),
         (["--rate", "nan"], "rate is nan"),
-        (["--rate", "a tenth"], "--rate"),
+        (["--rate", "a tenth"], "--rate: 'a tenth' is not a number; write it like 0.1"),
+        (["--rate", "10%"], "'10%' is not a number; write it like 0.1"),
         (["--pixel-size", "5furlongs"], "unknown unit 'furlongs'; use one of"),
         (["--pixel-size", "5"], "needs a number and a unit"),
         (["--thickness", "-1um"], "write --option=-1"),
@@ -45,7 +46,7 @@ def simulation():
         (["--frame-time", "0s"], "above zero"),
         (["--memory", "2 elephants"], "unknown unit"),
         (["--components", "0"], "n_components is 0"),
-        (["--components", "many"], "--components"),
+        (["--components", "many"], "--components: 'many' is not a whole number"),
         (["--trend", "x5"], "outside 1 <= a + b <= 4"),
         (["--metric", "l3"], "--metric"),
         (["--phases", "anode,li"], "give one name per component"),
@@ -68,6 +69,8 @@ def test_wrong_usage(work, capsys, argv, says):
     [
         (["analyze"], "MOVIE"),
         (["analyse", "movie.npy"], "invalid choice"),
+        (["fit", "movie.npy", "--frame", "last"], "--frame: 'last' is not a whole number"),
+        (["study", "movie.npy", "--truth-value", "1"], "--truth-value 1 is a label of --truth; give that file too"),
         (["study", "movie.npy", "--rates", "0.1,0"], "rate is 0"),
         (["study", "movie.npy", "--rates", "0.1,often"], "separated by commas"),
         (["study", "movie.npy", "--rates", "0.1,0.1"], "twice"),
@@ -219,7 +222,28 @@ def test_no_gpu_is_an_error_only_when_asked_for(work, capsys, monkeypatch):
 def test_report_of_what_is_no_study(work, capsys):
     need("matplotlib", "jinja2")
     Path("empty").mkdir()
-    fails(capsys, 1, ["report", "empty"], "not a finished study")
+    fails(capsys, 1, ["report", "empty"], "not a finished study (it holds no study.json)", "a folder that study wrote")
+    Path("fitted").mkdir()
+    Path("fitted/analysis.json").write_text("{}")
+    fails(capsys, 1, ["report", "fitted"], "it holds analysis.json, the result of another command")
+    fails(capsys, 1, ["report", "absent"], "absent does not exist; give a folder that study wrote")
+    fails(capsys, 1, ["report", "movie.npy"], "movie.npy is a file; give a folder")
+
+
+def test_report_without_plotting_does_not_offer_an_option_it_lacks(work, capsys, monkeypatch):
+    ok("study", "movie.npy", *FAST, "--rates", "0.5", "--replicates", "1", "--no-report", "--out", "done")
+    capsys.readouterr()
+    missing = MissingDependencyError("figures need matplotlib: pip install 'gmrm-gpu[plot]'")
+    monkeypatch.setattr("gmrm_gpu.report.need_plot", explode(missing))
+    assert main(["report", "done"]) == 1
+    assert capsys.readouterr().err == f"gmrm-gpu: error: {missing}\n"
+    assert not Path("done/report.html").exists()
+
+
+def test_a_frame_that_does_not_exist(work, capsys):
+    for frame in ("5", "-6"):
+        fails(capsys, 1, ["fit", "movie.npy", f"--frame={frame}", "--no-report"], f"--frame {frame} does not exist")
+    ok("fit", "movie.npy", *FAST[:4], "--frame=-1", "--no-report")
 
 
 # ---------------------------------------------------------------- failure without loss
@@ -281,7 +305,7 @@ def test_missing_extras_stop_before_the_work(work, capsys, monkeypatch):
             fails(capsys, 1, command, "pip install 'gmrm-gpu[plot]'", "--no-report")
     monkeypatch.setattr("gmrm_gpu.output.find_spec", lambda name: None)
     fails(capsys, 1, ["analyze", "movie.npy", *PLAIN], "pip install 'gmrm-gpu[tiff]'")
-    fails(capsys, 1, ["simulate"], "pip install 'gmrm-gpu[tiff]'", "--format npy")
+    fails(capsys, 1, ["simulate"], "movie.tif needs tifffile: pip install 'gmrm-gpu[tiff]'", "--format npy")
 
 
 def test_output_is_not_written_over_the_input(work, capsys):

@@ -316,6 +316,18 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, study, monkeypatch):
     assert entries(tmp_path) == []
 
 
+def test_a_cut_write_without_a_reason_asks_about_the_disk(tmp_path, analysis, monkeypatch):
+    tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
+
+    def cut(*args, **kwargs):
+        raise OSError("196608 requested and 85648 written")
+
+    monkeypatch.setattr(tifffile, "imwrite", cut)
+    with pytest.raises(OutputError, match=r"requested and 85648 written \(is the disk full\?\)"):
+        write_analysis(analysis, tmp_path / "out", report=False)
+    assert entries(tmp_path) == []
+
+
 def test_missing_extras_are_known_before_anything_is_written(tmp_path, analysis, monkeypatch):
     monkeypatch.setattr(output, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'gmrm-gpu\[tiff\]'"):

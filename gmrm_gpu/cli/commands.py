@@ -39,6 +39,9 @@ LOOKED_AT = 200
 QUICK = ((128, 128, 20), (20, 40, 200))
 FULL_SIZE = (256, 256, 30)
 
+FOREGROUND_LABEL = 2
+"""Label of the foreground in --truth, unless --truth-value says otherwise; that of the synthetic movies."""
+
 R = TypeVar("R", AnalysisResult, StudyResult)
 
 
@@ -75,7 +78,7 @@ def run_simulate(args: argparse.Namespace, console: Console) -> None:
         }
         write_json(folder / "simulation.json", described)
     share = simulation.truth_share
-    print(f"{movie.name}: {len(movie)} frames of {height} x {width}, {movie.dtype}")
+    print(f"{movie.name}: {say.count(len(movie), 'frame')} of {height} x {width}, {movie.dtype}")
     print(f"foreground (label {simulation.foreground_value}): up to {100 * share.max():.3g} % of the frame")
     for name in (f"movie.{args.format}", f"truth.{args.format}", "simulation.json"):
         print(f"written: {out / name}")
@@ -85,7 +88,8 @@ def _check_format(kind: str) -> None:
     try:
         check_extras(labels=kind == "tif")
     except MissingDependencyError as error:
-        raise MissingDependencyError(f"{error}, or give --format npy") from None
+        cure = str(error).partition(": ")[2]
+        raise MissingDependencyError(f"movie.tif needs tifffile: {cure}, or give --format npy") from None
 
 
 def run_info(args: argparse.Namespace, console: Console) -> None:
@@ -114,7 +118,7 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
     print(f"size         {height} x {width} pixels (height x width), {n_excluded:,} excluded")
     print(f"type         {movie.dtype}, {stored / 1e6:,.1f} MB in all")
     levels = f"{say.number(low)} to {say.number(high)}, mean {say.number(total / count)}"
-    print(f"grey levels  {levels}, {distinct} distinct{part}")
+    print(f"grey levels  {levels}, {distinct} distinct in one frame{part}")
     print(f"pixel size   {'unknown; give --pixel-size' if size is None else f'{size:g} um'}")
     print(f"frame time   {'unknown; give --frame-time' if interval is None else f'{interval:g} s'}")
     _print_memory(movie, config)
@@ -140,7 +144,10 @@ def run_fit(args: argparse.Namespace, console: Console) -> None:
     # A single frame has no past, so the correction could only report samples without neighbours.
     config = replace(config, correction=CorrectionConfig(radius=0)).with_rate(1.0)
     check_extras(report=not args.no_report)
-    movie = open_movie(_open(args), frames=[args.frame])
+    whole = _open(args)
+    if not -len(whole) <= args.frame < len(whole):
+        raise InputError(f"--frame {args.frame} does not exist; the movie has frames 0 to {len(whole) - 1}")
+    movie = open_movie(whole, frames=[args.frame])
     out = _out(args, f"{_stem(args.movie)}_fit")
     with new_folder(out, overwrite=args.overwrite, inputs=_inputs(args)) as folder:
         _note_device(config, console)
@@ -195,6 +202,8 @@ def run_analyze(args: argparse.Namespace, console: Console) -> None:
 def run_study_command(args: argparse.Namespace, console: Console) -> None:
     """Replicates at several rates."""
     config = study_config(args, analysis_config(args))
+    if args.truth is None and args.truth_value is not None:
+        raise ConfigError(f"--truth-value {args.truth_value} is a label of --truth; give that file too")
     check_extras(report=not args.no_report)
     movie = _open(args)
     truth = None if args.truth is None else truth_share(args, movie, config.analysis)
@@ -248,7 +257,6 @@ def _study(
 
 def run_report(args: argparse.Namespace, console: Console) -> None:
     """Figures and page of a finished study, again."""
-    check_extras(report=True)
     result = load_study(args.folder)
     page = renew_report(result, args.folder)
     print(say.table1(result))
@@ -272,15 +280,16 @@ def truth_share(args: argparse.Namespace, movie: Movie, config: AnalysisConfig) 
             f"--truth has {' x '.join(map(str, labels.shape))} (frames, height, width), the movie "
             f"{len(source)} x {source.shape[0]} x {source.shape[1]}; give one label per pixel of the movie"
         )
-    if not (labels == args.truth_value).any():
+    value = FOREGROUND_LABEL if args.truth_value is None else args.truth_value
+    if not (labels == value).any():
         found = ", ".join(str(n) for n in np.unique(labels)[:8])
-        raise InputError(f"--truth has no label {args.truth_value}, only {found}; give --truth-value")
+        raise InputError(f"--truth has no label {value}, only {found}; give --truth-value")
     runner = Runner(movie, config)
     weights = np.ones(movie.shape)
     if runner.volume_weights is not None:
         weights = runner.backend.to_host(runner.volume_weights).reshape(movie.shape)
     valid = np.ones(movie.shape, bool) if movie.valid is None else movie.valid
-    return np.array([((used.frame(t) == args.truth_value) * weights)[valid].mean() for t in range(len(used))])
+    return np.array([((used.frame(t) == value) * weights)[valid].mean() for t in range(len(used))])
 
 
 def _open(args: argparse.Namespace) -> Movie:

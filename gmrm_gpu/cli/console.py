@@ -62,7 +62,12 @@ def number(value: float) -> str:
     """Four significant digits, in plain letters; NaN: ``"-"``."""
     if not np.isfinite(value):
         return "-"
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return f"{value:,.0f}" if 10_000 <= abs(value) < 1e12 else f"{value:.4g}"
+
+
+def count(n: int, noun: str) -> str:
+    """``"1 frame"``, ``"12 frames"``."""
+    return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -79,7 +84,7 @@ def table1(result: StudyResult) -> str:
     if result.truth is not None:
         columns |= {"avg_bias_truth": "bias to truth", "rmse_truth": "rmse to truth"}
     cells = [[f"{row[key]:g}" if key == "rate" else number(row[key]) for key in columns] for row in rows]
-    title = f"Table 1, means over {len(result.frame)} frames, in {result.scale.unit} (bias: to all pixels)"
+    title = f"Table 1, means over {count(len(result.frame), 'frame')}, in {result.scale.unit} (bias: to all pixels)"
     return title + "\n" + table(list(columns.values()), cells)
 
 
@@ -88,7 +93,7 @@ def growth(result: AnalysisResult) -> str:
     movie, curve, rate = result.movie, result.quantity, result.config.sampling.rate
     names = result.config.phases
     height, width = movie.shape
-    first = f"{movie.name}: {movie.n_frames} frames of {height} x {width}, {100 * rate:g} % of the pixels"
+    first = f"{movie.name}: {count(movie.n_frames, 'frame')} of {height} x {width}, {100 * rate:g} % of the pixels"
     peak = int(np.nanargmax(curve))
     what = names.names[names.foreground_index]
     return (

@@ -69,6 +69,22 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
+def real(text: str) -> float:
+    """A number; `float`, but the complaint shows how one is written."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; write it like 0.1") from None
+
+
+def whole(text: str) -> int:
+    """A whole number; `int`, but the complaint says what is wanted."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; write it like 3") from None
+
+
 def numbers(kind: type[int] | type[float]) -> Callable[[str], tuple[Any, ...]]:
     """Parser of comma-separated numbers."""
 
@@ -118,14 +134,14 @@ class Setting:
 
 
 MODEL = (
-    Setting("--components", "mixture", "n_components", "K, Gaussian components, 1 to 6", int, metavar="K"),
+    Setting("--components", "mixture", "n_components", "K, Gaussian components, 1 to 6", whole, metavar="K"),
     Setting(
         "--trend", "mixture", "trend", f"{', '.join(TREND_PRESETS)}, or monomials such as x,y,x2y", metavar="TREND"
     ),
     Setting("--schedule", "mixture", "schedule", "fast, or the plain ECM; both end at the same fit", choices=SCHEDULES),
     Setting("--starts", "mixture", "starts", f"starts tried, some of {', '.join(STARTS)}", words, metavar="A,B"),
-    Setting("--tol", "mixture", "tol", "relative gain at which a fit has converged", float, metavar="TOL"),
-    Setting("--max-iter", "mixture", "max_iter", "passes before a fit is given up", int, metavar="N"),
+    Setting("--tol", "mixture", "tol", "relative gain at which a fit has converged", real, metavar="TOL"),
+    Setting("--max-iter", "mixture", "max_iter", "passes before a fit is given up", whole, metavar="N"),
 )
 PHASES = (
     Setting(
@@ -136,22 +152,22 @@ PHASES = (
         metavar="RULE",
     ),
     Setting("--foreground", "phases", "foreground", "with names: which one is measured; else the last", metavar="NAME"),
-    Setting("--contrast", "phases", "contrast", "separated: foreground is beyond C sigma", float, metavar="C"),
+    Setting("--contrast", "phases", "contrast", "separated: foreground is beyond C sigma", real, metavar="C"),
     Setting("--polarity", "phases", "polarity", "separated: on which side", choices=POLARITIES),
 )
 CORRECTION = (
     Setting("--metric", "correction", "metric", "ball of the neighbours", choices=METRICS),
-    Setting("--radius", "correction", "radius", "its radius in pixels; 0: no correction", float, metavar="R"),
-    Setting("--gamma", "correction", "gamma", "share of foreground neighbours a pixel needs", float, metavar="G"),
+    Setting("--radius", "correction", "radius", "its radius in pixels; 0: no correction", real, metavar="R"),
+    Setting("--gamma", "correction", "gamma", "share of foreground neighbours a pixel needs", real, metavar="G"),
     Setting("--window", "correction", "window", "frames that neighbours come from", choices=WINDOWS),
     Setting("--sides", "correction", "sides", "which pixels may change", choices=SIDES),
-    Setting("--time-scale", "correction", "time_scale", "pixels that one frame counts as", float, metavar="S"),
+    Setting("--time-scale", "correction", "time_scale", "pixels that one frame counts as", real, metavar="S"),
 )
 SAMPLING = (
     Setting("--scheme", "sampling", "scheme", "how pixels are drawn", choices=SCHEMES),
-    Setting("--line-length", "sampling", "line_length", "pixels per segment of the scheme lines", int, metavar="N"),
+    Setting("--line-length", "sampling", "line_length", "pixels per segment of the scheme lines", whole, metavar="N"),
 )
-SEED = Setting("--seed", "sampling", "seed", "the same seed gives the same numbers", int, metavar="N")
+SEED = Setting("--seed", "sampling", "seed", "the same seed gives the same numbers", whole, metavar="N")
 QUANTITY = (
     Setting("--estimator", "quantity", "estimator", "share of labels, or mean posterior", choices=ESTIMATORS),
     Setting(
@@ -180,7 +196,7 @@ QUANTITY = (
     ),
     Setting("--geometry", "quantity", "geometry", "area x thickness, or solid of revolution", choices=GEOMETRIES),
     Setting("--axis", "quantity", "axis", "revolution: x=COLUMN or y=ROW, in pixels", metavar="AXIS"),
-    Setting("--wedge-fraction", "quantity", "wedge_fraction", "revolution: part of the full turn", float, metavar="F"),
+    Setting("--wedge-fraction", "quantity", "wedge_fraction", "revolution: part of the full turn", real, metavar="F"),
 )
 COMPUTE = (
     Setting("--device", "compute", "device", "auto, cpu, gpu, or gpu:1", metavar="DEVICE"),
@@ -193,7 +209,7 @@ COMPUTE = (
         quoted(parse_bytes),
         metavar="2GB",
     ),
-    Setting("--workers", "compute", "n_workers", "threads; else one per core", int, metavar="N"),
+    Setting("--workers", "compute", "n_workers", "threads; else one per core", whole, metavar="N"),
 )
 
 

@@ -96,7 +96,7 @@ def _simulate(commands: Any) -> None:
     add("--size", type=o.size, default=(256, 256, 60), metavar="HxWxT", help="height, width, frames (256x256x60)")
     add("--difficulty", choices=DIFFICULTIES, default="easy", help="separation of the phases (default easy)")
     add("--bits", type=int, choices=(8, 16), default=8, help="of a grey level (default 8)")
-    add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same movie (default 0)")
+    add("--seed", type=o.whole, default=0, metavar="N", help="the same seed gives the same movie (default 0)")
     add("--format", choices=("tif", "npy"), default="tif", help="tif keeps the calibration (default tif)")
     length, time = o.quoted(parse_length_um), o.quoted(parse_time_s)
     add("--pixel-size", type=length, default=0.01, metavar="10nm", help="written into the file (default 10nm)")
@@ -128,7 +128,7 @@ def _fit(commands: Any) -> None:
         "choose components, trend and phases.",
     )
     o.add_movie(parser, frames=False)
-    parser.add_argument("--frame", type=int, default=0, metavar="N", help="frame number, from 0 (default 0)")
+    parser.add_argument("--frame", type=o.whole, default=0, metavar="N", help="frame number, from 0 (default 0)")
     o.add_config(parser)
     o.add_settings(parser, "model", o.MODEL)
     o.add_settings(parser, "phases", o.PHASES)
@@ -146,7 +146,7 @@ def _analyze(commands: Any) -> None:
         "figures/ and report.html.",
     )
     o.add_movie(parser)
-    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is looked at", float, metavar="R")
+    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is looked at", o.real, metavar="R")
     _all_settings(parser, (rate, *o.SAMPLING, o.SEED))
     o.add_output(parser, "MOVIE_analysis")
 
@@ -166,7 +166,7 @@ def _study(commands: Any) -> None:
     add("--rates", type=o.numbers(float), metavar="R,R", help="sampling rates (default 0.1,0.05,0.01)")
     add("--replicates", type=o.numbers(int), metavar="B,B", help="per rate (default 10 / rate: 100,200,1000)")
     add("--truth", metavar="LABELS", help="stack of true labels, of the size of the movie")
-    add("--truth-value", type=int, default=2, metavar="N", help="label of the foreground in it (default 2)")
+    add("--truth-value", type=o.whole, metavar="N", help="label of the foreground in it (default 2)")
     _all_settings(parser, (*o.SAMPLING, o.SEED))
     o.add_output(parser, "MOVIE_study")
 
