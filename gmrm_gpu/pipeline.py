@@ -1,7 +1,7 @@
 """One movie analysed: the only place that joins reading and numerics.
 
-`run_replicates` is the core: R replicates of one sampling rate over all frames of a movie, frame by frame. An
-analysis is one replicate whose fits and labels are kept; a study is many whose shares are kept.
+`Runner.run` is the core: R replicates of one sampling rate over all frames of a movie, frame by frame. An analysis is
+one replicate whose fits and labels are kept; a study is many whose shares are kept.
 """
 
 from __future__ import annotations
@@ -191,10 +191,11 @@ class Runner:
 def check_movie(movie: Movie, mixture: MixtureConfig) -> None:
     """Refuse a movie that the model cannot describe at all."""
     a, b = (max((term[i] for term in mixture.terms), default=0) for i in (0, 1))
-    height, width = movie.shape
+    # Rows and columns with a pixel that is not excluded.
+    height, width = movie.shape if movie.valid is None else (int(movie.valid.any(axis=i).sum()) for i in (1, 0))
     if width <= a or height <= b:
         raise InputError(
-            f"frames are {height} x {width} pixels (height x width), too small for a trend with x^{a} and y^{b}; "
+            f"frames of {height} x {width} usable rows and columns are too small for a trend with x^{a} and y^{b}; "
             "use --trend none or linear, or larger frames"
         )
     n_pixels = height * width if movie.valid is None else int(movie.valid.sum())
@@ -255,16 +256,13 @@ def fit_frames(
     -------
     MixtureFit with leading axis T.
     """
-    runner = Runner(open_movie(movie, frames=frames), config or AnalysisConfig())
-    runner = Runner(runner.movie, _without_correction(runner.config), runner.backend)
+    config = config or AnalysisConfig()
+    config = replace(config, correction=replace(config.correction, radius=0.0))
+    runner = Runner(open_movie(movie, frames=frames), config)
     recorder = Recorder(runner.movie, runner.config, runner.engine)
     total = len(runner.movie)
     runner.run(1.0, np.array([0]), observer=recorder, tick=_ticker(progress, total))
     return MixtureFit.stack(recorder.fits)
-
-
-def _without_correction(config: AnalysisConfig) -> AnalysisConfig:
-    return replace(config, correction=replace(config.correction, radius=0.0))
 
 
 def analyze(

@@ -199,6 +199,11 @@ def test_progress_ends_at_its_total(sim):
     [
         (np.tile([[[10, 200]]], (2, 30, 20)).astype(np.uint8), AnalysisConfig(THREE), "2 distinct grey levels"),
         (np.arange(3 * 40, dtype=np.uint8).reshape(3, 20, 2), AnalysisConfig(), "too small for a trend"),
+        (
+            ArrayMovie(np.arange(80, dtype=np.uint8).reshape(1, 20, 4), valid=np.ones((20, 1)) * [1, 1, 0, 0]),
+            AnalysisConfig(),
+            "20 x 2 usable rows and columns are too small for a trend",
+        ),
         (np.arange(2 * 9, dtype=np.uint8).reshape(2, 3, 3), AnalysisConfig(THREE), "usable pixels"),
         (np.zeros((0, 9, 9), np.uint8), AnalysisConfig(THREE), "no frames"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from gmrm_gpu.errors import InputError
 from gmrm_gpu.pipeline import Runner, analyze
 from gmrm_gpu.results import StudyResult
 from gmrm_gpu.study import run_study
-from gmrm_gpu.study.plan import plan_blocks
+from gmrm_gpu.study.plan import plan_blocks, workers_within
 from gmrm_gpu.synthetic import simulate
 
 THREE = MixtureConfig(n_components=3)
@@ -80,6 +81,19 @@ def test_blocks_cover_every_replicate_once_and_fit_the_budget(sim):
         mine = [block for block in blocks if block.rate == rate]
         assert np.array_equal(np.concatenate([block.replicates for block in mine]), np.arange(total))
         assert max(block.stop - block.start for block in mine) * runner.bytes_per_replicate(rate) <= budget
+
+
+def test_highest_rate_comes_first_whatever_the_order(sim):
+    config = replace(small(), rates=(0.05, 0.1), n_replicates=(3, 2))
+    blocks = plan_blocks(Runner(sim.movie, config.analysis), config, 2**30, 1)
+    assert [block.rate for block in blocks] == [0.1, 0.05]
+
+
+def test_workers_leave_room_for_a_replicate_each(sim):
+    config = small(n_workers=4)
+    runner = Runner(sim.movie, config.analysis)
+    each = runner.bytes_per_replicate(max(config.rates))
+    assert [workers_within(runner, config, b) for b in (10 * each, 3 * each, each, each // 2)] == [4, 3, 1, 1]
 
 
 def test_table_against_plain_numpy(sim, result):

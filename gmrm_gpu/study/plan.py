@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from ..backend import n_cores
 from ..config import StudyConfig
-from ..errors import GmrmError
 from ..pipeline import Runner, check_memory
 
 BLOCK_SAMPLES = 320_000
@@ -30,7 +30,7 @@ class Block:
 
 
 def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_workers: int) -> list[Block]:
-    """All blocks of a study, the largest samples first, each within its worker's part of `budget` bytes.
+    """All blocks of a study, the highest rate first, each within its worker's part of `budget` bytes.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_workers: int
         Even one replicate does not fit.
     """
     blocks = []
-    for rate, total in zip(config.rates, config.n_replicates, strict=True):
+    for rate, total in sorted(zip(config.rates, config.n_replicates, strict=True), reverse=True):
         each = runner.bytes_per_replicate(rate)
         check_memory(each, budget // n_workers)
         size = min(budget // n_workers // each, max(1, BLOCK_SAMPLES // runner.sampler(rate).capacity))
@@ -48,12 +48,7 @@ def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_workers: int
     return blocks
 
 
-def workers_within(runner: Runner, config: StudyConfig, budget: int, n_workers: int) -> int:
-    """The most workers, up to `n_workers`, that leave each of them room for one replicate."""
-    for n in range(n_workers, 1, -1):
-        try:
-            plan_blocks(runner, config, budget, n)
-            return n
-        except GmrmError:
-            continue
-    return 1
+def workers_within(runner: Runner, config: StudyConfig, budget: int) -> int:
+    """The threads asked for, by default one a core or one on a GPU, as far as each has room for one replicate."""
+    asked = config.analysis.compute.n_workers or (1 if runner.backend.name == "cupy" else n_cores())
+    return max(1, min(asked, budget // max(map(runner.bytes_per_replicate, config.rates))))

@@ -10,20 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import n_cores
+from ..backend import get_backend
 from ..config import StudyConfig
 from ..errors import InputError
 from ..frames import open_movie
 from ..frames.cache import CachedMovie
-from ..pipeline import (
-    Curves,
-    Progress,
-    Runner,
-    check_memory,
-    memory_budget,
-)
+from ..pipeline import Curves, Progress, Runner, check_memory, memory_budget
 from ..recorder import Recorder, example_settings
-from ..results import StudyResult
+from ..results import Examples, StudyResult
 from .plan import Block, plan_blocks, workers_within
 
 
@@ -51,27 +45,18 @@ def run_study(
     started = time.perf_counter()
     config = config or StudyConfig()
     movie = open_movie(movie)
-    if truth is not None:
-        truth = np.asarray(truth, dtype=np.float64)
-        if truth.shape != (len(movie),):
-            raise InputError(
-                f"truth has shape {truth.shape}, but the movie has {len(movie)} frames; give one share each"
-            )
-    runner = Runner(movie, config.analysis)
-    budget = memory_budget(config.analysis, runner.backend)
+    truth = None if truth is None else _checked_truth(truth, len(movie))
+    backend = get_backend(config.analysis.compute.device, config.analysis.compute.dtype)
+    budget = memory_budget(config.analysis, backend)
     cached = CachedMovie(movie, budget // 4)
-    runner = Runner(cached, config.analysis, runner.backend)
+    runner = Runner(cached, config.analysis, backend)
     check_memory(runner.bytes_per_replicate(1.0), budget)
-    n_workers = config.analysis.compute.n_workers or (1 if runner.backend.name == "cupy" else n_cores())
-    n_workers = workers_within(runner, config, budget * 3 // 4, n_workers)
-    blocks = plan_blocks(runner, config, budget * 3 // 4, n_workers)
-    report = _Progress(runner, blocks, progress)
 
-    settings = example_settings(config.analysis.correction, movie.shape)
-    reference = Recorder(cached, config.analysis, runner.engine, settings=settings)
-    curve = runner.run(1.0, np.array([0]), observer=reference, tick=report.ticker(1.0, 1))
-    sampled = Recorder(cached, config.analysis, runner.engine)
-    runner.run(config.rates[0], np.array([0]), observer=sampled)
+    left = budget * 3 // 4
+    n_workers = workers_within(runner, config, left)
+    blocks = plan_blocks(runner, config, left, n_workers)
+    report = _Progress(runner, blocks, progress)
+    curve, examples = _run_reference(runner, config, report)
     results = _run_blocks(runner, config, blocks, n_workers, report)
     provenance = runner.provenance(started) | {"n_workers": n_workers, "n_blocks": len(blocks)}
     return StudyResult(
@@ -86,9 +71,26 @@ def run_study(
         reference=curve.volume_share[0],
         reference_status=curve.status[0],
         truth=truth,
-        examples=reference.examples(config.rates[0], sampled),
+        examples=examples,
         provenance=provenance,
     )
+
+
+def _checked_truth(truth: np.ndarray, n_frames: int) -> np.ndarray:
+    truth = np.asarray(truth, dtype=np.float64)
+    if truth.shape != (n_frames,):
+        raise InputError(f"truth has shape {truth.shape}, but the movie has {n_frames} frames; give one share each")
+    return truth
+
+
+def _run_reference(runner: Runner, config: StudyConfig, report: _Progress) -> tuple[Curves, Examples]:
+    """The curve of all pixels, and pictures of it and of the first replicate."""
+    settings = example_settings(config.analysis.correction, runner.movie.shape)
+    reference = Recorder(runner.movie, config.analysis, runner.engine, settings=settings)
+    curve = runner.run(1.0, np.array([0]), observer=reference, tick=report.ticker(1.0, 1))
+    sampled = Recorder(runner.movie, config.analysis, runner.engine)
+    runner.run(config.rates[0], np.array([0]), observer=sampled)
+    return curve, reference.examples(config.rates[0], sampled)
 
 
 def _run_blocks(
