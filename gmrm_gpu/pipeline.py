@@ -30,6 +30,8 @@ from .results import AnalysisResult, MixtureFit, MovieInfo
 from .sampling import Sampler
 
 Progress = Callable[[int, int], None]
+FEW_SAMPLES = 5
+"""Samples per parameter below which a fit is warned about."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ class Runner:
         needed = self.config.mixture.n_parameters + 1
         if sampler.capacity < needed:
             raise InputError(
-                f"rate {rate:g} gives {sampler.capacity} samples a frame, but the model has {needed - 1} parameters; "
-                f"use a rate of at least {needed / sampler.n_pixels:.2g} or a smaller model"
+                f"rate {rate:g} gives {_count(sampler.capacity, 'sample')} a frame, but the model has {needed - 1} "
+                f"parameters; use a rate of at least {needed / sampler.n_pixels:.2g} or a smaller model"
             )
         return sampler
 
@@ -172,8 +174,26 @@ class Runner:
             )
         observer.corrected(done)
 
-    def provenance(self, started: float) -> dict[str, Any]:
-        """Versions, device, engine and seconds since `started`."""
+    def warnings(self, rates: tuple[float, ...]) -> list[str]:
+        """What a reader of the results should know beforehand."""
+        config, found = self.config, []
+        for rate in rates:
+            samples, parameters = self.sampler(rate).capacity, config.mixture.n_parameters
+            if samples < FEW_SAMPLES * parameters:
+                found.append(
+                    f"At {100 * rate:g} % a fit has {samples} samples for {parameters} parameters: its labels are "
+                    "little more than noise. Use a higher rate or a smaller model."
+                )
+        axis, position = config.quantity.axis_position
+        size = self.movie.shape[1 if axis == "x" else 0]
+        if config.quantity.geometry == "revolution" and not 0 <= position <= size - 1:
+            found.append(
+                f"The axis of revolution {axis} = {position:g} lies outside the frame ({axis} from 0 to {size - 1})."
+            )
+        return found
+
+    def provenance(self, started: float, rates: tuple[float, ...]) -> dict[str, Any]:
+        """Versions, device, engine, warnings about `rates` and settings, and seconds since `started`."""
         return {
             "gmrm_gpu": __version__,
             "python": platform.python_version(),
@@ -184,6 +204,7 @@ class Runner:
             "engine": self.engine.name,
             "engine_reason": self.engine.reason,
             "seed": self.config.sampling.seed,
+            "warnings": self.warnings(rates),
             "wall_s": round(time.perf_counter() - started, 3),
         }
 
@@ -209,9 +230,13 @@ def check_movie(movie: Movie, mixture: MixtureConfig) -> None:
         if distinct >= mixture.n_components:
             return
     raise InputError(
-        f"{movie.name} has only {distinct} distinct grey levels, but {mixture.n_components} components were asked "
-        "for; use fewer --components, or check that this is the recorded movie and not a mask"
+        f"{movie.name} has only {_count(distinct, 'distinct grey level')}, but {mixture.n_components} components were "
+        "asked for; use fewer --components, or check that this is the recorded movie and not a mask"
     )
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}" + ("" if n == 1 else "s")
 
 
 def _quantisation_floor(movie: Movie) -> float:
@@ -232,7 +257,7 @@ def check_memory(needed: int, budget: int) -> None:
     """Raise `MemoryBudgetError` where one replicate does not fit."""
     if needed > budget:
         raise MemoryBudgetError(
-            f"one replicate needs {needed / 1e6:.0f} MB, the budget is {budget / 1e6:.0f} MB; "
+            f"one replicate needs {needed / 1e6:.3g} MB, the budget is {budget / 1e6:.3g} MB; "
             "raise --memory, lower --radius, or crop the movie"
         )
 
@@ -318,7 +343,7 @@ def analyze(
         foreground=foreground_components(fits, config.phases),
         labels=recorder.labels,
         examples=recorder.examples(rate),
-        provenance=runner.provenance(started),
+        provenance=runner.provenance(started, (rate,)),
     )
 
 

@@ -642,3 +642,17 @@ def test_information_criteria():
     result = fit(values, positions, config(3, 3, tol=1e-8))
     np.testing.assert_allclose(result.aic, 2 * 11 - 2 * result.log_likelihood)
     np.testing.assert_allclose(result.bic, 11 * np.log(600) - 2 * result.log_likelihood)
+
+
+@pytest.mark.parametrize("factor", [1 / 255, 1e-12, 1e6])
+def test_the_unit_of_the_data_does_not_matter(factor):
+    """A fit ends after the same passes at the same place, whatever the grey levels are multiplied with."""
+    rng = np.random.default_rng(5)
+    positions = np.arange(30 * 40)
+    values = rng.normal(np.where(rng.random(1200) < 0.3, 60.0, 90.0), 12.0)[None, :]
+    config = MixtureConfig(n_components=2, trend="linear")
+    plain = fit_mixture(values, positions, (30, 40), config, sigma_floor=0.01, backend=NUMPY64)
+    scaled = fit_mixture(values * factor, positions, (30, 40), config, sigma_floor=0.01 * factor, backend=NUMPY64)
+    assert scaled.n_iter[0] == plain.n_iter[0]
+    assert np.allclose(scaled.means / factor, plain.means, rtol=1e-9)
+    assert np.allclose(scaled.weights, plain.weights, rtol=1e-9)

@@ -239,6 +239,16 @@ def test_too_few_samples_are_refused_with_the_rate_that_would_do(sim):
         analyze(sim.movie, AnalysisConfig(THREE), rate=0.001)
 
 
+def test_warnings_come_with_the_result(sim):
+    few = analyze(sim.movie, AnalysisConfig(THREE), rate=0.005)  # 29 samples for 10 parameters
+    assert few.n_samples[0] == 29
+    assert "29 samples for 10 parameters" in few.provenance["warnings"][0]
+    quantity = QuantityConfig(geometry="revolution", axis="x=80", pixel_size_um=0.01)
+    outside = analyze(sim.movie, AnalysisConfig(THREE, quantity=quantity))
+    assert "outside the frame (x from 0 to 79)" in outside.provenance["warnings"][0]
+    assert analyze(sim.movie, AnalysisConfig(THREE)).provenance["warnings"] == []
+
+
 def test_memory_budget_too_small_for_one_replicate(sim):
     with pytest.raises(MemoryBudgetError, match="one replicate needs"):
         analyze(sim.movie, AnalysisConfig(THREE, compute=ComputeConfig(memory_bytes=1000)))

@@ -140,7 +140,7 @@ MODEL = (
     ),
     Setting("--schedule", "mixture", "schedule", "fast, or the plain ECM; both end at the same fit", choices=SCHEDULES),
     Setting("--starts", "mixture", "starts", f"starts tried, some of {', '.join(STARTS)}", words, metavar="A,B"),
-    Setting("--tol", "mixture", "tol", "relative gain at which a fit has converged", real, metavar="TOL"),
+    Setting("--tol", "mixture", "tol", "gain per sample at which a fit has converged", real, metavar="TOL"),
     Setting("--max-iter", "mixture", "max_iter", "passes before a fit is given up", whole, metavar="N"),
 )
 PHASES = (

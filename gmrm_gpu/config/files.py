@@ -70,6 +70,10 @@ def load_toml(path: str | Path) -> AnalysisConfig:
         data = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"{path} is no settings file; give a .toml, or an earlier analysis.json or study.json"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     try:

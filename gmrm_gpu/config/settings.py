@@ -97,7 +97,7 @@ class MixtureConfig:
     n_components : K, 1 to 6.
     trend : preset name, ``"x,y,x2y"``, or exponents; see `trend_terms`.
     schedule : ``"fast"`` (joint solve with SQUAREM) or ``"reference"`` (plain ECM); same fixed point.
-    tol : relative gain of the log-likelihood below which a fit has converged.
+    tol : gain of the log-likelihood per sample below which a fit has converged.
     max_iter : passes over the samples before a fit is given up as `FitStatus.MAX_ITER`.
     starts : which starts are tried; the best after `n_start_iter` passes is converged.
     sigma_floor : smallest sigma, grey levels; None: the quantisation step / sqrt(12).

@@ -281,8 +281,8 @@ class _Driver:
         )
 
     def _gain_is_small(self, value: Array, before: Array) -> Array:
-        # Relative to the log-likelihood of the grey levels, which is n log(scale) below the standardised one.
-        return value - before <= self.config.tol * self.backend.xp.abs(value - self.offset)
+        # Per sample, not relative to the log-likelihood: that shifts, even through zero, with the unit of the data.
+        return value - before <= self.config.tol * self.samples.n
 
     def _record(self, value: Array) -> None:
         if self.trace is not None:

@@ -142,8 +142,10 @@ class StudyResult:
             meta = json.loads((folder / "study.json").read_text("utf-8"))
             with np.load(folder / "replicates.npz", allow_pickle=False) as file:
                 data = {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder} is not a finished study: {error}") from None
+        except (OSError, ValueError):
+            raise InputError(
+                f"{folder} is not a finished study: study.json and replicates.npz are not both there and whole"
+            ) from None
         config = study_from_dict(meta["config"])
         info = dict(meta["movie"])
         info["shape"], info["frame_numbers"] = tuple(info["shape"]), tuple(info["frame_numbers"])

@@ -55,10 +55,10 @@ def run_study(
     left = budget * 3 // 4
     n_workers = workers_within(runner, config, left)
     blocks = plan_blocks(runner, config, left, n_workers)
-    report = _Progress(runner, blocks, progress)
+    report = _Progress(runner, config, blocks, progress)
     curve, examples = _run_reference(runner, config, report)
     results = _run_blocks(runner, config, blocks, n_workers, report)
-    provenance = runner.provenance(started) | {"n_workers": n_workers, "n_blocks": len(blocks)}
+    provenance = runner.provenance(started, config.rates) | {"n_workers": n_workers, "n_blocks": len(blocks)}
     return StudyResult(
         movie=runner.info,
         config=config,
@@ -89,8 +89,9 @@ def _run_reference(runner: Runner, config: StudyConfig, report: _Progress) -> tu
     reference = Recorder(runner.movie, config.analysis, runner.engine, settings=settings)
     curve = runner.run(1.0, np.array([0]), observer=reference, tick=report.ticker(1.0, 1))
     sampled = Recorder(runner.movie, config.analysis, runner.engine)
-    runner.run(config.rates[0], np.array([0]), observer=sampled)
-    return curve, reference.examples(config.rates[0], sampled)
+    rate = config.rates[0]
+    runner.run(rate, np.array([0]), observer=sampled, tick=report.ticker(rate, 1))
+    return curve, reference.examples(rate, sampled)
 
 
 def _run_blocks(
@@ -131,9 +132,9 @@ class _Stopped(Exception):
 class _Progress:
     """Adds up samples fitted over the threads and hands them on."""
 
-    def __init__(self, runner: Runner, blocks: list[Block], progress: Progress | None) -> None:
+    def __init__(self, runner: Runner, config: StudyConfig, blocks: list[Block], progress: Progress | None) -> None:
         self._runner, self._progress, self._lock, self._done = runner, progress, Lock(), 0
-        sizes = [(block.rate, block.stop - block.start) for block in blocks] + [(1.0, 1)]
+        sizes = [(block.rate, block.stop - block.start) for block in blocks] + [(1.0, 1), (config.rates[0], 1)]
         self._total = len(runner.movie) * sum(self._samples(rate, n) for rate, n in sizes)
 
     def _samples(self, rate: float, n_replicates: int) -> int:
