@@ -7,7 +7,7 @@ The only module that imports array-api-compat; CuPy is imported inside functions
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -33,6 +33,7 @@ class Backend:
     xp : array-API namespace. device : its device object, or None for the only one.
     dtype : floating dtype of the samples; sums are always float64.
     name : ``"numpy"``, ``"cupy"`` or ``"array_api_strict"``. reason : why this one was chosen, for the records.
+    number : of the GPU.
     """
 
     xp: Any
@@ -40,6 +41,14 @@ class Backend:
     dtype: Any
     name: str
     reason: str
+    number: int = 0
+
+    def activate(self) -> None:
+        """Make the device current in the calling thread; CUDA's current device belongs to a thread."""
+        if self.name == "cupy":
+            import cupy
+
+            cupy.cuda.Device(self.number).use()
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """Host data (or an array already there) as an array on the device."""
@@ -118,8 +127,9 @@ def get_backend(device: str = "auto", dtype: str = "float32") -> Backend:
     if usable:
         import cupy
 
-        cupy.cuda.Device(int(number or 0)).use()
-        return make_backend(cupy, dtype=dtype, reason=reason)
+        backend = replace(make_backend(cupy, dtype=dtype, reason=reason), number=int(number or 0))
+        backend.activate()
+        return backend
     if kind == "gpu":
         raise DeviceError(f"no usable GPU: {reason}")
     return make_backend(np, dtype=dtype, reason=f"no usable GPU: {reason}")

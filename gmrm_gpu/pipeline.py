@@ -18,7 +18,7 @@ import numpy as np
 from . import __version__
 from .backend import Backend, free_memory, get_backend
 from .classify import foreground_components
-from .config import AnalysisConfig, MixtureConfig
+from .config import AnalysisConfig
 from .correct import Corrected, Corrector
 from .engines import GenericEngine, select_engine
 from .errors import InputError, MemoryBudgetError
@@ -28,6 +28,7 @@ from .quantify import count_share, make_scale, volume_weights, weighted_share
 from .recorder import Observer, Recorder, example_settings
 from .results import AnalysisResult, MixtureFit, MovieInfo
 from .sampling import Sampler
+from .survey import check_movie, count_of, survey_movie
 
 Progress = Callable[[int, int], None]
 FEW_SAMPLES = 5
@@ -68,8 +69,8 @@ class Runner:
         self.scale = make_scale(config.quantity, n_pixels, size)
         weights = volume_weights(movie.shape, config.quantity, size)
         self.volume_weights = None if weights is None else self.backend.asarray(weights)
-        self.sigma_floor = _quantisation_floor(movie)
-        check_movie(movie, config.mixture)
+        self.survey = survey_movie(movie)
+        check_movie(movie, self.survey, config.mixture)
 
     @property
     def frame_time_s(self) -> float | None:
@@ -102,7 +103,7 @@ class Runner:
         needed = self.config.mixture.n_parameters + 1
         if sampler.capacity < needed:
             raise InputError(
-                f"rate {rate:g} gives {_count(sampler.capacity, 'sample')} a frame, but the model has {needed - 1} "
+                f"rate {rate:g} gives {count_of(sampler.capacity, 'sample')} a frame, but the model has {needed - 1} "
                 f"parameters; use a rate of at least {needed / sampler.n_pixels:.2g} or a smaller model"
             )
         return sampler
@@ -152,7 +153,7 @@ class Runner:
         n_words = config.mixture.n_components
         streams = stream_words(config.sampling.seed, rate, replicates, number, STREAM_START, n_words)
         fit, labels, posterior = self.engine.fit_and_label(
-            frame, draw, config.mixture, config.phases, streams=streams, sigma_floor=self.sigma_floor
+            frame, draw, config.mixture, config.phases, streams=streams, sigma_floor=self.survey.sigma_floor
         )
         curves.posterior[:, t] = posterior
         curves.n_samples[:, t] = draw.n_samples
@@ -176,7 +177,7 @@ class Runner:
 
     def warnings(self, rates: tuple[float, ...]) -> list[str]:
         """What a reader of the results should know beforehand."""
-        config, found = self.config, []
+        config, found = self.config, [] if self.survey.outliers is None else [self.survey.outliers]
         for rate in rates:
             samples, parameters = self.sampler(rate).capacity, config.mixture.n_parameters
             if samples < FEW_SAMPLES * parameters:
@@ -207,45 +208,6 @@ class Runner:
             "warnings": self.warnings(rates),
             "wall_s": round(time.perf_counter() - started, 3),
         }
-
-
-def check_movie(movie: Movie, mixture: MixtureConfig) -> None:
-    """Refuse a movie that the model cannot describe at all."""
-    a, b = (max((term[i] for term in mixture.terms), default=0) for i in (0, 1))
-    # Rows and columns with a pixel that is not excluded.
-    height, width = movie.shape if movie.valid is None else (int(movie.valid.any(axis=i).sum()) for i in (1, 0))
-    if width <= a or height <= b:
-        raise InputError(
-            f"frames of {height} x {width} usable rows and columns are too small for a trend with x^{a} and y^{b}; "
-            "use --trend none or linear, or larger frames"
-        )
-    n_pixels = height * width if movie.valid is None else int(movie.valid.sum())
-    if n_pixels <= mixture.n_parameters:
-        raise InputError(f"frames have {n_pixels} usable pixels, but the model has {mixture.n_parameters} parameters")
-    looked_at = sorted({0, len(movie) // 2, len(movie) - 1})
-    distinct = 0
-    for t in looked_at:
-        frame = movie.frame(t)
-        distinct = max(distinct, np.unique(frame if movie.valid is None else frame[movie.valid]).size)
-        if distinct >= mixture.n_components:
-            return
-    raise InputError(
-        f"{movie.name} has only {_count(distinct, 'distinct grey level')}, but {mixture.n_components} components were "
-        "asked for; use fewer --components, or check that this is the recorded movie and not a mask"
-    )
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}" + ("" if n == 1 else "s")
-
-
-def _quantisation_floor(movie: Movie) -> float:
-    """Smallest sigma that the data can show: one grey level / sqrt(12), for real numbers a trifle of their spread."""
-    if movie.dtype.kind in "iub":
-        return 1.0 / 12**0.5
-    frame = movie.frame(0)
-    values = frame if movie.valid is None else frame[movie.valid]
-    return max(1e-3 * float(np.std(values, dtype=np.float64)), 1e-12)
 
 
 def memory_budget(config: AnalysisConfig, backend: Backend) -> int:
@@ -320,7 +282,8 @@ def analyze(
     config = config if rate is None else config.with_rate(rate)
     runner = Runner(open_movie(movie), config)
     rate = config.sampling.rate
-    check_memory(runner.bytes_per_replicate(rate), memory_budget(config, runner.backend))
+    n_labels = len(runner.movie) * runner.movie.shape[0] * runner.movie.shape[1]
+    check_memory(runner.bytes_per_replicate(rate) + n_labels, memory_budget(config, runner.backend))
     settings = example_settings(config.correction, runner.movie.shape)
     recorder = Recorder(runner.movie, config, runner.engine, labels=True, settings=settings)
     total = len(runner.movie)

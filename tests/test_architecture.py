@@ -29,9 +29,10 @@ ALLOWED = {
     "quantify": {"backend", "config", "results", "classify"},
     "estimate": {"backend", "config", "results"},
     "synthetic": {"philox", "backend", "config", "frames"},
+    "survey": {"config", "frames"},
     "recorder": {"config", "results", "backend", "classify", "correct", "engines", "frames"},
     "pipeline": {
-        *("config", "results", "backend", "philox", "engines", "frames", "sampling", "recorder"),
+        *("config", "results", "backend", "philox", "engines", "frames", "sampling", "recorder", "survey"),
         *("mixture", "classify", "correct", "quantify", "estimate", "synthetic"),
     },
     "study": {"pipeline", "results", "config", "frames", "backend", "recorder"},

@@ -347,3 +347,19 @@ def test_bad_labels(tmp_path: Path) -> None:
             open_labels(tmp_path / "l.npy")
     save_movie(STACK.astype(np.uint16) * 10, tmp_path / "l.tif")
     assert open_labels(tmp_path / "l.tif").dtype == np.uint16
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+def test_clip_keeps_the_type_and_sets_the_ends(dtype):
+    array = np.arange(40, dtype=dtype).reshape(2, 4, 5)
+    movie = open_movie(array, clip=(3.5, 1e9) if dtype == np.uint8 else "3.5,30")
+    frame = movie.frame(0)
+    assert frame.dtype == dtype
+    assert frame.min() == (3.5 if dtype == np.float32 else 4)
+    assert movie.frame(1).max() == (39 if dtype == np.uint8 else 30)
+
+
+@pytest.mark.parametrize("clip", ["60", "180,60", "a,b", (1, 2, 3)])
+def test_a_clip_that_is_none_is_refused(clip):
+    with pytest.raises(InputError, match="--clip"):
+        open_movie(np.zeros((2, 4, 5), np.uint8), clip=clip)

@@ -26,6 +26,7 @@ from gmrm_gpu.frames import ArrayMovie
 from gmrm_gpu.frames.cache import CachedMovie
 from gmrm_gpu.pipeline import Runner, analyze, fit_frames
 from gmrm_gpu.results import FitStatus
+from gmrm_gpu.survey import survey_movie
 from gmrm_gpu.synthetic import simulate
 
 # A quadratic trend swallows part of the Li of this small movie: there the likelihood optimum itself is wrong.
@@ -247,6 +248,29 @@ def test_warnings_come_with_the_result(sim):
     outside = analyze(sim.movie, AnalysisConfig(THREE, quantity=quantity))
     assert "outside the frame (x from 0 to 79)" in outside.provenance["warnings"][0]
     assert analyze(sim.movie, AnalysisConfig(THREE)).provenance["warnings"] == []
+
+
+def test_hot_pixels_are_warned_of_and_can_be_clipped(sim):
+    frames = np.stack([sim.movie.frame(t) for t in range(9)]).astype(np.uint16)
+    frames[:, 10, 10] = 65535
+    config = AnalysisConfig(THREE, correction=CorrectionConfig(radius=0))
+    spoiled = analyze(frames, config)
+    assert "--clip" in spoiled.provenance["warnings"][0]
+    assert "65535" in spoiled.provenance["warnings"][0]
+    clean = analyze(sim.movie, config)
+    mended = analyze(gg.open_movie(frames, clip="10,250"), config)
+    assert mended.provenance["warnings"] == []
+    # The first frame holds hardly any Li, and one pixel more decides what `brightest` calls foreground there.
+    assert np.abs(mended.share - clean.share)[1:].max() < 2e-3
+    assert np.nanmax(np.abs(spoiled.share - clean.share)[1:]) > 0.05
+
+
+def test_a_blank_first_frame_does_not_set_the_floor_of_a_real_movie(sim):
+    frames = np.stack([sim.movie.frame(t) for t in range(9)]).astype(np.float32)
+    floor = survey_movie(ArrayMovie(frames)).sigma_floor
+    frames[0] = 3.5
+    assert survey_movie(ArrayMovie(frames)).sigma_floor == pytest.approx(floor, rel=0.3)
+    assert 0.01 < floor < 0.1
 
 
 def test_memory_budget_too_small_for_one_replicate(sim):

@@ -135,6 +135,8 @@ def _print_memory(movie: Movie, config: AnalysisConfig) -> None:
     except GmrmError as error:
         print(f"analysis     not with these settings: {error}")
         return
+    if runner.survey.outliers:
+        print(f"caution      {runner.survey.outliers}")
     print("one fit      " + ", ".join(f"{n / 1e6:,.1f} MB at {100 * rate:g} %" for rate, n in needs))
 
 
@@ -158,7 +160,7 @@ def run_fit(args: argparse.Namespace, console: Console) -> None:
             _draw_fit(result, movie, folder)
     print(say.fit_table(result))
     print(f"written: {out}")
-    _note(console, say.fit_note(result.status))
+    _note_result(console, result.status, result.provenance)
 
 
 def _draw_fit(result: AnalysisResult, movie: Movie, folder: Path) -> None:
@@ -195,7 +197,7 @@ def run_analyze(args: argparse.Namespace, console: Console) -> None:
         failure = fill_analysis(result, folder, report=not args.no_report)
     print(say.growth(result))
     _close_run(out, failure, args)
-    _note(console, say.fit_note(result.status))
+    _note_result(console, result.status, result.provenance)
     _note(console, say.calibration_note(result.scale, result.time_s, result.config))
 
 
@@ -251,7 +253,7 @@ def _study(
     print(say.table1(result))
     _close_run(out, failure, args)
     every = [result.reference_status, *result.status.values()]
-    _note(console, say.fit_note(np.concatenate([status.reshape(-1) for status in every])))
+    _note_result(console, np.concatenate([status.reshape(-1) for status in every]), result.provenance)
     return result
 
 
@@ -299,6 +301,7 @@ def _open(args: argparse.Namespace) -> Movie:
         crop=args.crop,
         exclude=args.exclude,
         luminance=args.luminance,
+        clip=args.clip,
     )
 
 
@@ -333,6 +336,13 @@ def _close_run(out: Path, failure: str | None, args: argparse.Namespace) -> None
     print(f"written: {finished(out, failure)}")
     if not args.no_report:
         print(f"report: {(out / 'report.html').resolve()}")
+
+
+def _note_result(console: Console, status: np.ndarray, provenance: dict[str, Any]) -> None:
+    """How the fits ended, and what the analysis itself warns of."""
+    _note(console, say.fit_note(status))
+    for warning in provenance.get("warnings", ()):
+        _note(console, warning)
 
 
 def _note(console: Console, text: str | None) -> None:

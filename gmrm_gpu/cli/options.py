@@ -228,6 +228,7 @@ def add_movie(parser: argparse.ArgumentParser, *, frames: bool = True) -> None:
         group.add_argument("--frames", metavar="A:B:STEP", help="frames to use, such as 10:200:2 (default all)")
     group.add_argument("--crop", metavar="Y0:Y1,X0:X1", help="pixels to use (default all)")
     group.add_argument("--exclude", metavar="MASK", help="image whose nonzero pixels are not used (labels, scale bar)")
+    group.add_argument("--clip", metavar="LOW,HIGH", help="set grey levels beyond to these (hot and dead pixels)")
     group.add_argument("--luminance", action="store_true", help="turn colour into grey")
 
 

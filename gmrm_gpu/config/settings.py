@@ -116,7 +116,8 @@ class MixtureConfig:
         terms = trend_terms(self.trend)
         if not isinstance(self.trend, str):
             object.__setattr__(self, "trend", terms)
-        object.__setattr__(self, "starts", tuple(self.starts))
+        starts = self.starts.split(",") if isinstance(self.starts, str) else self.starts
+        object.__setattr__(self, "starts", tuple(starts))
         check_whole("n_components", self.n_components, 1, 6)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_within("tol", self.tol, 0, 1, open_low=True)

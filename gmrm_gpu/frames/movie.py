@@ -176,6 +176,7 @@ class MovieView(Movie):
     index : (T,) positions in `source`, ascending; None: all.
     rows, columns : the crop, with start and stop given; None: all.
     valid : (height, width) bool of the view, joined with what `source` excludes; None: nothing more.
+    clip : lowest and highest grey level; None: as they are.
     pixel_size_um, frame_time_s : replace those of `source`; None: keep.
     """
 
@@ -187,10 +188,11 @@ class MovieView(Movie):
         rows: slice | None = None,
         columns: slice | None = None,
         valid: np.ndarray | None = None,
+        clip: tuple[float, float] | None = None,
         pixel_size_um: float | None = None,
         frame_time_s: float | None = None,
     ) -> None:
-        self._source = source
+        self._source, self._clip = source, clip
         self._index = np.arange(len(source)) if index is None else np.asarray(index, dtype=np.int64)
         self._crop = (rows or slice(0, source.shape[0]), columns or slice(0, source.shape[1]))
         inherited = None if source.valid is None else source.valid[self._crop]
@@ -209,7 +211,14 @@ class MovieView(Movie):
 
     def _read(self, t: int) -> np.ndarray:
         # Not source.frame: its NaN may lie outside the crop or under this view's mask.
-        return self._source._pixels(int(self._index[t]))[self._crop]
+        frame = self._source._pixels(int(self._index[t]))[self._crop]
+        if self._clip is None:
+            return frame
+        low, high = self._clip
+        if frame.dtype.kind in "iu":  # whole limits within the type, which may not hold the numbers given
+            kind = np.iinfo(frame.dtype)
+            low, high = (int(min(max(value, kind.min), kind.max)) for value in (math.ceil(low), math.floor(high)))
+        return np.clip(frame, low, high)
 
 
 def grey_dtype(dtype: np.dtype, name: str) -> np.dtype:

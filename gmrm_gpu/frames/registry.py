@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from .movie import ArrayMovie, Movie, MovieView
-from .select import FrameSelection, fit_mask, parse_crop, parse_frames
+from .select import FrameSelection, fit_mask, parse_clip, parse_crop, parse_frames
 
 _READERS = {
     "npy": (".npy", ".npz"),
@@ -30,6 +30,7 @@ def open_movie(
     crop: str | None = None,
     exclude: str | os.PathLike[str] | np.ndarray | None = None,
     luminance: bool = False,
+    clip: str | tuple[float, float] | None = None,
     pixel_size_um: float | None = None,
     frame_time_s: float | None = None,
 ) -> Movie:
@@ -44,6 +45,7 @@ def open_movie(
     exclude : a bool or 0-1 array or an image file, nonzero where a pixel is not to be used (a burnt-in label, a
         scale bar); of the size of the frame before or after cropping.
     luminance : turn colour into grey; without it, colour whose channels differ is refused.
+    clip : ``"60,180"`` or two numbers; grey levels beyond are set to these (hot and dead pixels). None: as they are.
     pixel_size_um, frame_time_s : calibration, in place of what the source says.
 
     Returns
@@ -64,7 +66,7 @@ def open_movie(
     (6, 6)
     """
     movie = _open_source(source, luminance)
-    if all(option is None for option in (frames, crop, exclude, pixel_size_um, frame_time_s)):
+    if all(option is None for option in (frames, crop, exclude, clip, pixel_size_um, frame_time_s)):
         return movie
     height, width = movie.shape
     rows, columns = (slice(0, height), slice(0, width)) if crop is None else parse_crop(crop, movie.shape)
@@ -78,6 +80,7 @@ def open_movie(
         rows=rows,
         columns=columns,
         valid=valid,
+        clip=None if clip is None else parse_clip(clip),
         pixel_size_um=pixel_size_um,
         frame_time_s=frame_time_s,
     )

@@ -45,6 +45,18 @@ def parse_frames(frames: FrameSelection, n_frames: int) -> np.ndarray:
     return index
 
 
+def parse_clip(clip: str | tuple[float, float]) -> tuple[float, float]:
+    """``"60,180"`` or two numbers -> (lowest, highest) grey level; `InputError` unless they ascend."""
+    parts = clip.split(",") if isinstance(clip, str) else clip
+    try:
+        low, high = (float(part) for part in parts)
+    except (TypeError, ValueError):
+        raise InputError(f"--clip {clip!r} is not two grey levels; write it like 60,180") from None
+    if not low < high:
+        raise InputError(f"--clip {clip!r} does not ascend; write the lower grey level first, like 60,180")
+    return low, high
+
+
 def parse_crop(crop: str, shape: tuple[int, int]) -> tuple[slice, slice]:
     """``"y0:y1,x0:x1"`` -> (rows, columns) with start and stop within the frame `shape` (height, width).
 

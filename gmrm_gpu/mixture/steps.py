@@ -70,12 +70,13 @@ def _trend_step(
     right = xp.matmul(row, moments.dev[:, :, 1:] - shift[:, :, None] * first)[:, 0, :]
     if joint:  # Schur complement of the means: only variation within components is left
         normal = normal - xp.matmul(xp.matrix_transpose(first * (precision / safe)[:, :, None]), first)
-    # A term that the samples cannot see (all in one column, say) gets a tiny ridge and so a zero step.
+    # A ridge above the rounding of the sums keeps a term that the samples cannot see (all in one column, say) from
+    # running away. It shortens steps, it does not move the fixed point.
     eye = xp.eye(q, dtype=xp.float64, device=backend.device)
     scale = xp.max(xp.reshape(xp.abs(normal), (-1, q * q)), axis=1)
     usable = (scale > 0) & (scale < 1e300)
     scale = xp.where(usable, scale, xp.ones_like(scale))[:, None, None]
-    normal = xp.where(usable[:, None, None], normal / scale, eye[None, :, :]) + 1e-12 * eye
+    normal = xp.where(usable[:, None, None], normal / scale, eye[None, :, :]) + 64 * xp.finfo(backend.dtype).eps * eye
     return xp.linalg.solve(normal, right[:, :, None] / scale)[:, :, 0]
 
 

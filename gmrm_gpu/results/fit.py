@@ -93,7 +93,7 @@ class MixtureFit:
     @property
     def bic(self) -> np.ndarray:
         """Schwarz's criterion, smaller is better; spatial correlation makes it favour large K."""
-        return self.n_parameters * np.log(self.n_samples) - 2 * self.log_likelihood
+        return self.n_parameters * np.log(np.maximum(self.n_samples, 1)) - 2 * self.log_likelihood
 
     def trend(self, shape: tuple[int, int]) -> np.ndarray:
         """The fitted trend surface of one fit (no leading axes), (height, width), grey levels, float64."""

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -142,7 +143,7 @@ class StudyResult:
             meta = json.loads((folder / "study.json").read_text("utf-8"))
             with np.load(folder / "replicates.npz", allow_pickle=False) as file:
                 data = {name: file[name] for name in file.files}
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError, BadZipFile):
             raise InputError(
                 f"{folder} is not a finished study: study.json and replicates.npz are not both there and whole"
             ) from None

@@ -106,7 +106,7 @@ def _run_blocks(
         tick = report.ticker(block.rate, block.stop - block.start, stop)
         return block, runner.run(block.rate, block.replicates, tick=tick)
 
-    with ThreadPoolExecutor(n_workers) as pool:
+    with ThreadPoolExecutor(n_workers, initializer=runner.backend.activate) as pool:
         futures = [pool.submit(work, block) for block in blocks]
         try:
             for future in as_completed(futures):
