@@ -10,7 +10,7 @@ from scipy import stats
 
 from gmrm_gpu.config import SCHEDULES, MixtureConfig, trend_terms
 from gmrm_gpu.mixture.fit import fit_mixture, posterior
-from gmrm_gpu.results import FitStatus
+from gmrm_gpu.results import FitStatus, MixtureFit
 
 SHAPE = (37, 53)
 TRENDS = {0: "none", 2: "linear", 3: "linear+electrode", 4: "quadratic", 5: "quadratic+electrode"}
@@ -642,6 +642,22 @@ def test_information_criteria():
     result = fit(values, positions, config(3, 3, tol=1e-8))
     np.testing.assert_allclose(result.aic, 2 * 11 - 2 * result.log_likelihood)
     np.testing.assert_allclose(result.bic, 11 * np.log(600) - 2 * result.log_likelihood)
+
+
+def test_criteria_do_not_count_dropped_components():
+    fits = MixtureFit(
+        weights=np.array([[0.4, 0.6, 0.0]]),
+        means=np.array([[1.0, 2.0, np.nan]]),
+        sigmas=np.array([[1.0, 1.0, np.nan]]),
+        coef=np.zeros((1, 2)),
+        log_likelihood=np.array([-50.0]),
+        n_iter=np.array([3]),
+        n_samples=np.array([20]),
+        status=np.array([FitStatus.DROPPED]),
+        terms=((1, 0), (0, 1)),
+    )
+    assert fits.aic[0] == 2 * 7 + 100
+    assert fits.bic[0] == pytest.approx(7 * np.log(20) + 100)
 
 
 @pytest.mark.parametrize("factor", [1 / 255, 1e-12, 1e6])

@@ -318,3 +318,17 @@ def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path):
 def test_save_figure_is_exported():
     assert save_figure is style.save_figure
     assert set(html.titles_and_captions(make_study())) >= set(STUDY_FIGURES)
+
+
+def test_fits_that_find_nothing_where_there_is_much_are_counted():
+    study = make_study()
+    rate = study.rates[0]
+    shares = {r: values.copy() for r, values in study.shares.items()}
+    reference = np.where(np.arange(len(study.reference)) >= 3, 0.2, 0.01)
+    shares[rate][:] = 0.2
+    quiet = dataclasses.replace(study, shares=shares, reference=reference)
+    assert not any("find no foreground" in note for note in cautions(quiet))
+    shares[rate][::2, 3] = 0.0
+    found = [note for note in cautions(quiet) if "find no foreground" in note]
+    assert len(found) == 1
+    assert found[0].startswith("10 %")

@@ -19,6 +19,8 @@ from .tables import uncalibrated
 
 # A phase of less than this share is a trace, or a few outliers.
 _TRACE = 0.01
+# A foreground above this share is plain to see; fits that miss it more often than `_OFTEN` are worth a word.
+_PLAIN, _OFTEN = 0.05, 0.01
 # Shares of the labels and of the posterior that differ by more than both of these disagree.
 _GAP, _RELATIVE_GAP = 0.03, 0.25
 
@@ -127,10 +129,27 @@ def _study_cautions(study: StudyResult) -> list[str]:
             notes.append(f"{percent(rate)}: frames without any usable replicate: {lost:,}; gaps in the curves.")
         if text := _lonely(study, study.without_neighbours[rate], _expected_samples(study, rate)):
             notes.append(f"{percent(rate)}: {text}")
-    notes += _few_replicates(study)
+    notes += _missed(study) + _few_replicates(study)
     if finite_share(study.reference).size < study.reference.size:
         lost = study.reference.size - finite_share(study.reference).size
         notes.append(f"Frames without a reference: {lost:,}; left out of the average bias.")
+    return notes
+
+
+def _missed(study: StudyResult) -> list[str]:
+    """A note for each rate whose replicates often find nothing where all pixels see much."""
+    notes: list[str] = []
+    if study.config.analysis.quantity.geometry == "revolution":
+        return notes  # there a share is weighted, and no share of the frame
+    for rate in study.rates:
+        plain = study.reference > _PLAIN
+        missed = float((study.shares[rate][:, plain] == 0).mean()) if plain.any() else 0.0
+        if missed > _OFTEN:
+            notes.append(
+                f"{percent(rate)}: in frames where all pixels show more than {percent(_PLAIN)}, {percent(missed)} of "
+                "the fits find no foreground at all, so the band is low there. Use a higher rate, or another rule for "
+                "--phases."
+            )
     return notes
 
 

@@ -86,14 +86,19 @@ class MixtureFit:
         return 3 * self.n_components - 1 + len(self.terms)
 
     @property
+    def n_free(self) -> np.ndarray:
+        """(...), parameters that were really fitted: `n_parameters` less three a dropped component."""
+        return 3 * (self.weights > 0).sum(axis=-1) - 1 + len(self.terms)
+
+    @property
     def aic(self) -> np.ndarray:
         """Akaike's criterion, smaller is better."""
-        return 2 * self.n_parameters - 2 * self.log_likelihood
+        return 2 * self.n_free - 2 * self.log_likelihood
 
     @property
     def bic(self) -> np.ndarray:
         """Schwarz's criterion, smaller is better; spatial correlation makes it favour large K."""
-        return self.n_parameters * np.log(np.maximum(self.n_samples, 1)) - 2 * self.log_likelihood
+        return self.n_free * np.log(np.maximum(self.n_samples, 1)) - 2 * self.log_likelihood
 
     def trend(self, shape: tuple[int, int]) -> np.ndarray:
         """The fitted trend surface of one fit (no leading axes), (height, width), grey levels, float64."""
