@@ -172,7 +172,10 @@ def test_fit_frames_returns_every_fit(sim):
     fits = fit_frames(sim.movie, AnalysisConfig(THREE), frames="2:6")
     assert fits.means.shape == (4, 3)
     assert (np.diff(fits.means, axis=1) > 0).all()
-    assert fits.trend((72, 80)).shape == (72, 80) if fits.coef.ndim == 1 else fits[0].trend((72, 80)).shape == (72, 80)
+    surface, (a, b) = fits[0].trend((72, 80)), fits.coef[0]  # linear: a x + b y on coordinates from -1 to 1
+    assert surface.shape == (72, 80)
+    assert surface[0, 0] == pytest.approx(-a - b)
+    assert surface[71, 0] == pytest.approx(b - a)
 
 
 def test_float_and_16_bit_movies_agree_with_8_bit(sim, full):

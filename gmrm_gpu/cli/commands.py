@@ -27,7 +27,7 @@ from ..output import (
     write_json,
 )
 from ..pipeline import Runner, analyze
-from ..results import AnalysisResult, StudyResult, status_counts
+from ..results import AnalysisResult, FitStatus, StudyResult, status_counts
 from ..study import run_study
 from ..synthetic import simulate
 from . import console as say
@@ -325,7 +325,7 @@ def _stamped(result: R, args: argparse.Namespace, **remarks: str) -> R:
 
 def _refuse_failure(status: np.ndarray) -> None:
     """Raise where not one fit of the full movie gave a value: there is nothing to write."""
-    if (np.asarray(status) >= 3).all():
+    if (np.asarray(status) >= FitStatus.DEGENERATE).all():
         counts = ", ".join(f"{n} {text}" for text, n in status_counts(status).items())
         raise InputError(
             f"no frame could be fitted ({counts}); use fewer --components, a simpler --trend, or look at info"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -112,10 +112,8 @@ class Samples:
     def subset(self, n_blocks: int) -> Samples:
         """An even subset: every block of a stride that leaves about `n_blocks`; the blocks interleave the samples."""
         stride = max(1, self.z.shape[1] // n_blocks)
-        valid = self.valid[:, ::stride, :]
-        return Samples(
-            self.z[:, ::stride, :], self.features[:, ::stride, :, :], valid, self.centre, self.scale, self.n, self.basis
-        )
+        z, features, valid = (array[:, ::stride, ...] for array in (self.z, self.features, self.valid))
+        return replace(self, z=z, features=features, valid=valid)
 
 
 def scaled_coordinates(positions: Array, shape: tuple[int, int], *, backend: Backend) -> tuple[Array, Array]:
@@ -143,10 +141,12 @@ def make_samples(
 
     Parameters
     ----------
-    values : (R, m) intensities, any real dtype, on the device. positions : (R, m), (1, m) or (m,) flat indices.
+    values : (R, m) intensities, any real dtype, here or on the host. positions : (R, m), (1, m) or (m,) flat indices.
     valid : (R, m) bool; False for padding, whose value may be anything, NaN too.
     """
     xp = backend.xp
+    values, positions = backend.asarray(values), backend.asarray(positions)
+    valid = None if valid is None else backend.asarray(valid)
     z = xp.astype(values, xp.float64)
     weight = xp.ones_like(z[:1, :]) if valid is None else xp.astype(valid, xp.float64)
     z = z if valid is None else xp.where(valid, z, xp.zeros_like(z))

@@ -58,14 +58,7 @@ def fit_mixture(
     -------
     MixtureFit with leading axis R. Trouble in one fit is its status; the others go on.
     """
-    samples = make_samples(
-        backend.asarray(values),
-        backend.asarray(positions),
-        shape,
-        TrendBasis(config.terms),
-        valid=None if valid is None else backend.asarray(valid),
-        backend=backend,
-    )
+    samples = make_samples(values, positions, shape, TrendBasis(config.terms), valid=valid, backend=backend)
     return fit_samples(samples, config, streams=streams, sigma_floor=sigma_floor, backend=backend, trace=trace)
 
 
@@ -95,14 +88,7 @@ def posterior(
     backend: Backend,
 ) -> Array:
     """Responsibilities (R, K, m) of fitted components; NaN for fits without usable parameters."""
-    samples = make_samples(
-        backend.asarray(values),
-        backend.asarray(positions),
-        shape,
-        TrendBasis(fit.terms),
-        valid=None if valid is None else backend.asarray(valid),
-        backend=backend,
-    )
+    samples = make_samples(values, positions, shape, TrendBasis(fit.terms), valid=valid, backend=backend)
     resp = unblock(responsibilities(samples, fit, backend=backend), values.shape[-1], backend=backend)
     usable = backend.asarray(fit.status < FitStatus.DEGENERATE)[:, None, None]
     return backend.xp.where(usable, resp, backend.xp.full_like(resp, np.nan))

@@ -65,7 +65,8 @@ def e_step(samples: Samples, theta: Array, layout: Layout, *, backend: Backend) 
     deviation = residual[:, :, None, :] - per_component(means)
     density = deviation * deviation
     density *= per_component(-0.5 * xp.exp(-2.0 * log_sigmas))
-    density += per_component(xp.maximum(log_weights - log_sigmas - _HALF_LOG_2PI, _least(log_weights)))
+    log_scale = log_weights - log_sigmas - _HALF_LOG_2PI
+    density += per_component(xp.maximum(log_scale, xp.full_like(log_scale, NO_COMPONENT)))
     top = xp.max(density, axis=2)
     density -= top[:, :, None, :]
     density = xp.exp(density)
@@ -76,10 +77,6 @@ def e_step(samples: Samples, theta: Array, layout: Layout, *, backend: Backend) 
     log_likelihood = xp.sum(xp.sum(xp.astype(log_density, xp.float64), axis=2), axis=1)
     density *= (samples.valid / total)[:, :, None, :]
     return log_likelihood, deviation, density
-
-
-def _least(like: Array) -> Array:
-    return like * 0.0 + NO_COMPONENT
 
 
 def moments(samples: Samples, theta: Array, layout: Layout, *, backend: Backend) -> Moments:
