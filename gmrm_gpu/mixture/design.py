@@ -62,10 +62,10 @@ class Samples:
     Attributes
     ----------
     z : (R, blocks, n) standardised intensities (z - centre) / scale; padding 0, and so are all samples of a fit whose
-        values are constant or hold a NaN.
+        values are constant or hold a NaN. Of several channels: (R, blocks, C, n).
     features : (R or 1, blocks, P, n) monomials of `basis`.
     valid : (R or 1, blocks, n) 1 for a sample, 0 for padding.
-    centre, scale : (R,) float64, grey levels. n : (R,) float64, samples of each fit.
+    centre, scale : (R,) float64, or (R, C) of several channels, grey levels. n : (R,) float64, samples of each fit.
     """
 
     z: Array
@@ -87,8 +87,8 @@ class Samples:
             xp.take(self.z, rows, axis=0),
             pick(self.features),
             pick(self.valid),
-            xp.take(self.centre, rows),
-            xp.take(self.scale, rows),
+            xp.take(self.centre, rows, axis=0),
+            xp.take(self.scale, rows, axis=0),
             xp.take(self.n, rows),
             self.basis,
         )
@@ -103,8 +103,8 @@ class Samples:
             self.z[start:stop, ...],
             cut(self.features),
             cut(self.valid),
-            self.centre[start:stop],
-            self.scale[start:stop],
+            self.centre[start:stop, ...],
+            self.scale[start:stop, ...],
             self.n[start:stop],
             self.basis,
         )

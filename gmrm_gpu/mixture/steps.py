@@ -16,9 +16,20 @@ MIN_COUNT = 2.0
 
 
 def m_step(
-    moments: Moments, theta: Array, basis: TrendBasis, *, layout: Layout, schedule: str, floor: Array, backend: Backend
+    moments: Moments,
+    theta: Array,
+    basis: TrendBasis,
+    *,
+    layout: Layout,
+    schedule: str,
+    floor: Array,
+    pull: Array | None = None,
+    backend: Backend,
 ) -> Array:
-    """Next parameters (R, 3K + q). floor : (R,) smallest sigma, standardised."""
+    """Next parameters (R, 3K + q).
+
+    floor : (R,) smallest sigma, standardised. pull : (R,) precision of the trend coefficients' prior, standardised.
+    """
     xp = backend.xp
     log_weights, means, log_sigmas, coef = layout.split(theta)
     count = moments.resp[:, :, 0]
@@ -29,8 +40,9 @@ def m_step(
     step = coef * 0.0
     if basis.n_terms:
         precision = xp.where(alive, xp.exp(-2.0 * log_sigmas), xp.zeros_like(safe))
-        step = _trend_step(moments, precision, shift, safe, basis, joint=schedule == "fast", backend=backend)
-        if schedule == "fast":
+        joint = schedule == "fast"
+        step = _trend_step(moments, precision, shift, safe, coef, basis, joint=joint, pull=pull, backend=backend)
+        if joint:
             first = moments.resp[:, :, 1 : basis.n_terms + 1]
             shift = shift - xp.matmul(first, step[:, :, None])[:, :, 0] / safe
     if not all_alive:
@@ -54,9 +66,11 @@ def _trend_step(
     precision: Array,
     shift: Array,
     safe: Array,
+    coef: Array,
     basis: TrendBasis,
     *,
     joint: bool,
+    pull: Array | None,
     backend: Backend,
 ) -> Array:
     """Change of the trend coefficients, (R, q): weighted least squares given the means, or jointly with them."""
@@ -70,8 +84,17 @@ def _trend_step(
     right = xp.matmul(row, moments.dev[:, :, 1:] - shift[:, :, None] * first)[:, 0, :]
     if joint:  # Schur complement of the means: only variation within components is left
         normal = normal - xp.matmul(xp.matrix_transpose(first * (precision / safe)[:, :, None]), first)
+    if pull is not None:
+        normal = normal + pull[:, None, None] * xp.eye(q, dtype=xp.float64, device=backend.device)
+        right = right - pull[:, None] * coef
+    return solve_normal(normal, right, backend=backend)
+
+
+def solve_normal(normal: Array, right: Array, *, backend: Backend) -> Array:
+    """Solution (R, q) of the normal equations (R, q, q), (R, q) of a trend step; zero where they say nothing."""
     # A ridge above the rounding of the sums keeps a term that the samples cannot see (all in one column, say) from
     # running away. It shortens steps, it does not move the fixed point.
+    xp, q = backend.xp, right.shape[1]
     eye = xp.eye(q, dtype=xp.float64, device=backend.device)
     scale = xp.max(xp.reshape(xp.abs(normal), (-1, q * q)), axis=1)
     usable = (scale > 0) & (scale < 1e300)
@@ -103,19 +126,29 @@ def extrapolate(
     below it the likelihood could rise without bound, and the next M-step would have to let it fall again.
     """
     xp = backend.xp
+    jump, length = squarem(first, second, third, limit, backend=backend)
+    log_weights, means, log_sigmas, coef = layout.split(jump)
+    log_weights = proper_weights(log_weights, layout.split(third)[0], backend=backend)
+    log_sigmas = xp.clip(xp.maximum(log_sigmas, xp.log(floor)[:, None]), -40.0, 40.0)
+    return xp.concat([log_weights, means, log_sigmas, coef], axis=1), length
+
+
+def squarem(first: Array, second: Array, third: Array, limit: Array, *, backend: Backend) -> tuple[Array, Array]:
+    """The extrapolated parameters (R, n), under no constraint yet, and the step length (R,)."""
+    xp = backend.xp
     change = second - first
     curvature = third - second - change
     length = xp.sqrt(xp.vecdot(change, change) / (xp.vecdot(curvature, curvature) + 1e-300))
     length = xp.minimum(xp.maximum(length, xp.ones_like(length)), limit)
     a = length[:, None]
-    jump = first + 2.0 * a * change + a * a * curvature
-    # Weights must sum to one again; a dropped component stays dropped.
-    dropped = third[:, : layout.n_components] < 0.5 * NO_COMPONENT
-    log_weights, _, log_sigmas, _ = layout.split(jump)
+    return first + 2.0 * a * change + a * a * curvature, length
+
+
+def proper_weights(log_weights: Array, before: Array, *, backend: Backend) -> Array:
+    """Extrapolated log weights (R, K) that sum to one again; a component dropped in `before` stays dropped."""
+    xp = backend.xp
+    dropped = before < 0.5 * NO_COMPONENT
     log_weights = xp.where(dropped, xp.full_like(log_weights, NO_COMPONENT), log_weights)
     top = xp.max(log_weights, axis=1)[:, None]
     total = top + xp.log(xp.sum(xp.exp(log_weights - top), axis=1))[:, None]
-    log_weights = xp.where(dropped, log_weights, log_weights - total)
-    log_sigmas = xp.clip(xp.maximum(log_sigmas, xp.log(floor)[:, None]), -40.0, 40.0)
-    k = layout.n_components
-    return xp.concat([log_weights, jump[:, k : 2 * k], log_sigmas, jump[:, 3 * k :]], axis=1), length
+    return xp.where(dropped, log_weights, log_weights - total)
