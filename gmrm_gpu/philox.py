@@ -21,6 +21,7 @@ N_FEISTEL_ROUNDS = 8
 STREAM_SAMPLE = 0x5A000000
 STREAM_LAYOUT = 0x5B000000
 STREAM_START = 0x5C000000
+STREAM_BOOTSTRAP = 0x5E000000
 
 
 def philox4x32(counter: tuple[Array, ...], key: tuple[Array, Array], *, xp: Any = host_namespace) -> tuple[Array, ...]:

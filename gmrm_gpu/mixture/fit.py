@@ -6,6 +6,7 @@ serves all, and a fit that has converged leaves the batch.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,20 @@ def fit_samples(
     return _Driver(samples, config, floor, backend, trace).run(theta)
 
 
+def refit_samples(
+    samples: Samples, fit: MixtureFit, config: MixtureConfig, *, sigma_floor: float = 1e-6, backend: Backend
+) -> MixtureFit:
+    """ECM from the parameters of `fit` instead of starts, so that the log-likelihood cannot end below that of `fit`.
+
+    Terms of `config` that `fit` lacks begin at zero; all of its own must be among them. A dropped component stays so.
+    """
+    floor = (sigma_floor if config.sigma_floor is None else config.sigma_floor) / samples.scale
+    coef = np.zeros((len(fit.weights), config.n_terms))
+    coef[:, [config.terms.index(term) for term in fit.terms]] = fit.coef
+    theta = _theta_of(replace(fit, coef=coef, terms=config.terms), samples, backend)
+    return _Driver(samples, config, floor, backend, None).run(theta)
+
+
 def posterior(
     values: Any,
     positions: Any,
@@ -96,6 +111,13 @@ def posterior(
 
 def responsibilities(samples: Samples, fit: MixtureFit, *, backend: Backend) -> Array:
     """(R, K, blocks, n) responsibilities of a finished fit."""
+    theta = _theta_of(fit, samples, backend)
+    _, _, resp = e_step(samples, theta, Layout(fit.n_components, len(fit.terms)), backend=backend)
+    return backend.xp.permute_dims(resp, (0, 2, 1, 3))
+
+
+def _theta_of(fit: MixtureFit, samples: Samples, backend: Backend) -> Array:
+    """(R, 3K + q) parameters of a finished fit on the standardised scale of its samples."""
     centre, scale = backend.to_host(samples.centre), backend.to_host(samples.scale)
     dead = ~(fit.weights > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -103,9 +125,7 @@ def responsibilities(samples: Samples, fit: MixtureFit, *, backend: Backend) -> 
         log_sigmas = np.where(dead, 0.0, np.log(fit.sigmas / scale[:, None]))
     means = np.where(dead, 0.0, (fit.means - centre[:, None]) / scale[:, None])
     coef = np.nan_to_num(fit.coef / scale[:, None])
-    theta = backend.asarray(np.concatenate([log_weights, means, log_sigmas, coef], axis=1))
-    _, _, resp = e_step(samples, theta, Layout(fit.n_components, len(fit.terms)), backend=backend)
-    return backend.xp.permute_dims(resp, (0, 2, 1, 3))
+    return backend.asarray(np.concatenate([log_weights, means, log_sigmas, coef], axis=1))
 
 
 def _best_start(
@@ -329,4 +349,4 @@ def _write_fits(
     out.status[rows] = status
 
 
-__all__ = ["fit_mixture", "fit_samples", "posterior", "responsibilities"]
+__all__ = ["fit_mixture", "fit_samples", "posterior", "refit_samples", "responsibilities"]
