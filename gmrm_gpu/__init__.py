@@ -19,6 +19,7 @@ _PUBLIC = {
     "simulate": "synthetic",
     "fit_frames": "pipeline",
     "analyze": "pipeline",
+    "select_model": "selection",
     "run_study": "study",
     "write_report": "report",
     "AnalysisConfig": "config",
@@ -32,6 +33,7 @@ _PUBLIC = {
     "AnalysisResult": "results",
     "FitStatus": "results",
     "MixtureFit": "results",
+    "ModelSelection": "results.selection",
     "StudyResult": "results",
     "GmrmError": "errors",
 }

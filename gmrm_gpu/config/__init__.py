@@ -35,6 +35,7 @@ from .settings import (
     SamplingConfig,
     StudyConfig,
     check_choice,
+    check_whole,
     check_within,
     trend_terms,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "analysis_config_from_json",
     "analysis_from_dict",
     "check_choice",
+    "check_whole",
     "check_within",
     "config_to_dict",
     "load_toml",

@@ -1,0 +1,376 @@
+"""Choosing the number of components and the trend of a movie (METHOD.md 10).
+
+>>> import gmrm_gpu as gg
+>>> sim = gg.simulate("battery", shape=(64, 64), n_frames=6, seed=1)
+>>> chosen = gg.select_model(sim.movie, n_bootstrap=0)
+>>> chosen.n_components
+3
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from .backend import Backend, get_backend
+from .config import TREND_PRESETS, AnalysisConfig, MixtureConfig, check_whole, trend_terms
+from .errors import ConfigError
+from .frames import Movie, open_movie
+from .mixture.local import LocalFit, fit_local
+from .mixture.select import Candidate, bootstrap_components, fit_candidates, likelihood_ratio_test
+from .philox import STREAM_START, stream_words
+from .results import FitStatus, MixtureFit
+from .results.selection import ModelSelection, SelectionRow, SelectionTest
+from .sampling import Sampler
+from .survey import survey_movie
+
+Progress = Callable[[int, int], None]
+
+MAX_SAMPLES = 4000
+"""Pixels in all. Few enough that they are nearly independent, enough to see a phase of 2 % of the frame."""
+BOOTSTRAP_SAMPLES = 2000
+"""Pixels that the bootstrap works on, an even subset."""
+TOL, MAX_ITER = 1e-7, 1000
+"""A gain of 1e-7 per sample ends these fits: 4e-4 in all, nothing beside the 8.3 that a parameter costs."""
+
+EVIDENCE = 10.0
+"""Difference of BIC that counts as very strong evidence (Kass & Raftery 1995); a larger model needs that much."""
+IMMATERIAL = 0.1
+"""A trend is left out if its surface differs by less, root mean square, relative to the narrowest sigma."""
+SWALLOWED = 0.25
+"""The ordinary fit's trend is warned about beyond this difference from the local one, in the same unit."""
+FALLBACK = (2, "none")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pixels of several frames. values : (m,) float64. positions : (m,) flat indices. frames : their numbers."""
+
+    values: np.ndarray
+    positions: np.ndarray
+    frames: tuple[int, ...]
+
+
+def select_model(
+    movie: Any,
+    config: AnalysisConfig | None = None,
+    *,
+    components: Iterable[int] = range(1, 7),
+    trends: Iterable[Any] = tuple(TREND_PRESETS),
+    n_frames: int = 8,
+    max_samples: int = MAX_SAMPLES,
+    n_bootstrap: int = 199,
+    progress: Progress | None = None,
+) -> ModelSelection:
+    """Recommend how many components and which trend a movie needs.
+
+    Pixels of frames spread over the movie are pooled, those that ``config.sampling`` draws and no others; so a movie
+    analysed at 1 % is judged by these pixels alone. The number of components is the smallest whose BIC no larger
+    model beats by 10; the trend is the one of the best BIC with weights that vary over the frame, or a simpler one
+    with nearly the same surface.
+
+    Parameters
+    ----------
+    movie : Movie, array (T, height, width), or a path.
+    config : settings; K and trend are ignored.
+    components, trends : what is tried; K from 1 to 6.
+    n_frames : frames looked at, more where a low rate leaves these with few pixels. max_samples : pixels in all.
+    n_bootstrap : draws of the bootstrap tests for K; 0: none. progress : called with (steps done, steps in all).
+
+    Returns
+    -------
+    ModelSelection. Where nothing can be decided it holds a stated fallback; only bad arguments raise.
+    """
+    started = time.perf_counter()
+    config = config or AnalysisConfig()
+    counts, names = _check(components, trends, n_frames, max_samples, n_bootstrap)
+    movie = open_movie(movie)
+    backend = get_backend(config.compute.device, "float64")
+    pool = pool_pixels(movie, config, n_frames, max_samples, backend)
+    usable = [name for name in names if _fits_frame(name, movie)]
+    tick = _ticker(progress, len(usable) * (len(counts) + 1) + 2 * bool(n_bootstrap))
+    work = _Work(movie, config, pool, survey_movie(movie).sigma_floor, backend, tick)
+    return work.select(counts, usable or names[:1], n_bootstrap, started)
+
+
+def pool_pixels(movie: Movie, config: AnalysisConfig, n_frames: int, max_samples: int, backend: Backend) -> Pool:
+    """At most `max_samples` pixels that ``config.sampling`` draws (replicate 0), evenly from frames over the movie."""
+    sampler = Sampler(movie.shape, config.sampling, movie.valid)
+    n_frames = min(len(movie), max(n_frames, -(-max_samples // sampler.capacity)), max_samples)
+    quota = max_samples // n_frames
+    if sampler.is_full and quota < sampler.n_pixels:
+        # Spread over the frame, so that few are neighbours.
+        rate = min(1.0, quota / sampler.n_pixels)
+        sampler = Sampler(movie.shape, replace(config.sampling, rate=rate, scheme="stratified"), movie.valid)
+    values, positions = [], []
+    chosen = np.unique(np.linspace(0, len(movie) - 1, n_frames).round().astype(int))
+    for t in chosen:
+        draw = sampler.draw(np.array([0]), int(movie.frame_numbers[t]), backend=backend)
+        where = backend.to_host(draw.positions)[0]
+        where = where if draw.valid is None else where[backend.to_host(draw.valid)[0]]
+        where = where[_even(where.size, quota)]
+        seen = movie.frame(int(t)).reshape(-1)[where].astype(np.float64)
+        values.append(seen[np.isfinite(seen)])
+        positions.append(where[np.isfinite(seen)])
+    frames = tuple(int(movie.frame_numbers[t]) for t in chosen)
+    return Pool(np.concatenate(values), np.concatenate(positions).astype(np.int32), frames)
+
+
+def _even(n: int, most: int) -> np.ndarray:
+    """At most `most` of the indices 0..n-1, evenly."""
+    return np.arange(n) if n <= most else (np.arange(most) * n) // most
+
+
+@dataclass
+class _Work:
+    """One selection: the pixels and how they are fitted."""
+
+    movie: Movie
+    config: AnalysisConfig
+    pool: Pool
+    sigma_floor: float
+    backend: Backend
+    tick: Callable[[], None]
+
+    @property
+    def mixture(self) -> MixtureConfig:
+        return replace(self.config.mixture, tol=TOL, max_iter=MAX_ITER)
+
+    def select(self, counts: Sequence[int], trends: Sequence[str], n_bootstrap: int, started: float) -> ModelSelection:
+        """The whole of `select_model` but its checks."""
+        candidates = self.candidates(counts, trends)
+        k, k_reason = choose_components(candidates)
+        local = {c.trend: self.local(c) for c in candidates if c.config.n_components == k}
+        trend, trend_reason = choose_trend([c for c in candidates if c.config.n_components == k], local)
+        decided = k is not None
+        if k is None or trend is None:
+            k, trend = min(counts, key=lambda n: abs(n - FALLBACK[0])), min(trends, key=lambda t: len(trend_terms(t)))
+        fit = next((c.fit[0] for c in candidates if (c.trend, c.config.n_components) == (trend, k)), None)
+        fit = fit if fit is not None and fit.status < FitStatus.DEGENERATE else None
+        tests = trend_tests(candidates, local) + (self.bootstrap(k, trend, counts, n_bootstrap) if decided else [])
+        reason = f"{k_reason} {trend_reason}" if decided else f"{k_reason} Fallback: K = {k}, trend {trend}."
+        return ModelSelection(
+            movie=self.movie.name,
+            shape=self.movie.shape,
+            frames=self.pool.frames,
+            rate=self.config.sampling.rate,
+            rows=tuple(_row(c, local) for c in candidates),
+            tests=tuple(tests),
+            n_components=k,
+            trend=trend,
+            decided=decided,
+            reason=reason,
+            cautions=tuple(cautions(fit, local.get(trend))),
+            fit=fit,
+            values=self.pool.values,
+            positions=self.pool.positions,
+            provenance={
+                "gmrm_gpu": __version__,
+                "device": self.backend.name,
+                "seed": self.config.sampling.seed,
+                "scheme": self.config.sampling.scheme,
+                "wall_s": round(time.perf_counter() - started, 3),
+            },
+        )
+
+    def candidates(self, counts: Sequence[int], trends: Sequence[str]) -> list[Candidate]:
+        """Every model fitted to the pooled pixels; none where there are no pixels."""
+        if self.pool.values.size == 0:
+            return []
+        seed = self.config.sampling.seed
+        return fit_candidates(
+            self.pool.values[None, :],
+            self.pool.positions[None, :],
+            self.movie.shape,
+            self.mixture,
+            trends=trends,
+            components=counts,
+            streams=stream_words(seed, 1.0, np.array([0]), 0, STREAM_START, max(counts)),
+            sigma_floor=self.sigma_floor,
+            backend=self.backend,
+            tick=self.tick,
+        )
+
+    def local(self, candidate: Candidate) -> LocalFit | None:
+        """The candidate with weights that vary over the frame."""
+        self.tick()
+        pool, floor = self.pool, candidate.config.sigma_floor or self.sigma_floor
+        shape, fit = self.movie.shape, candidate.fit
+        return fit_local(pool.values, pool.positions, shape, fit, sigma_floor=floor, backend=self.backend)
+
+    def bootstrap(self, k: int, trend: str, counts: Sequence[int], n_bootstrap: int) -> list[SelectionTest]:
+        """K - 1 against K, and K against K + 1."""
+        found = []
+        few = _even(self.pool.values.size, BOOTSTRAP_SAMPLES)
+        for n in (k - 1, k):
+            self.tick()
+            if n_bootstrap and n >= 1 and n + 1 <= max(6, *counts):
+                test = bootstrap_components(
+                    self.pool.values[None, few],
+                    self.pool.positions[None, few],
+                    self.movie.shape,
+                    replace(self.mixture, n_components=n, trend=trend),
+                    n_bootstrap=n_bootstrap,
+                    seed=self.config.sampling.seed,
+                    sigma_floor=self.sigma_floor,
+                    backend=self.backend,
+                )
+                statistic, p = float(test.statistic[0]), float(test.p_value[0])
+                found.append(SelectionTest("components", trend, n, trend, n + 1, statistic, None, n_bootstrap, p))
+        return found
+
+
+def choose_components(candidates: Sequence[Candidate]) -> tuple[int | None, str]:
+    """The smallest K whose best BIC over the trends is within `EVIDENCE` of the best of all, and why."""
+    best: dict[int, float] = {}
+    for c in candidates:
+        if c.fit.status[0] < FitStatus.DEGENERATE:
+            best[c.config.n_components] = min(best.get(c.config.n_components, np.inf), float(c.fit.bic[0]))
+    if not best:
+        return None, "No model could be fitted to these pixels, so nothing is decided."
+    least = min(best.values())
+    k = min(n for n, value in best.items() if value <= least + EVIDENCE)
+    parts = []
+    if k - 1 in best:
+        parts.append(f"BIC falls by {best[k - 1] - best[k]:,.0f} from {k - 1} to {k}")
+    if k + 1 in best:
+        change = best[k + 1] - best[k]
+        parts.append(f"{'rises' if change > 0 else 'falls'} by {abs(change):,.0f} from {k} to {k + 1}")
+    noun = "component" if k == 1 else "components"
+    why = f": {' and '.join(parts)} (a larger model needs a fall of {EVIDENCE:g})" if parts else ""
+    return k, f"{k} {noun}{why}."
+
+
+def choose_trend(candidates: Sequence[Candidate], local: dict[str, LocalFit | None]) -> tuple[str | None, str]:
+    """Among candidates of one K: the trend of best local BIC, or the simplest whose surface is nearly the same."""
+    fitted = {c.trend: found for c in candidates if (found := local.get(c.trend)) is not None}
+    if not fitted:
+        ordinary = [c for c in candidates if c.fit.status[0] < FitStatus.DEGENERATE]
+        if not ordinary:
+            return None, ""
+        trend = min(ordinary, key=lambda c: float(c.fit.bic[0])).trend
+        return trend, f"Trend {trend}: the lowest BIC."
+    best = min(fitted, key=lambda name: fitted[name].bic)
+    simplest = sorted(fitted, key=lambda name: len(trend_terms(name)))
+    for trend in simplest:
+        if trend == best:
+            break
+        apart = surface_difference(fitted[trend].fit[0], fitted[best].fit[0])
+        if apart < IMMATERIAL:
+            text = (
+                f"differs from that of {best}, which fits best, by only {apart:.2f} of the narrowest component's sigma"
+            )
+            return trend, f"Trend {trend}: its surface {text}."
+    others = [found.bic for name, found in fitted.items() if name != best]
+    lead = f" by {min(others) - fitted[best].bic:,.0f}" if others else ""
+    return best, f"Trend {best}: the lowest BIC{lead} once each part of the frame has weights of its own."
+
+
+def surface_difference(first: MixtureFit, second: MixtureFit) -> float:
+    """Root mean square over the frame of the difference of two trends, its mean left out, in the narrowest sigma."""
+    side = (33, 33)
+    difference = first.trend(side) - second.trend(side)
+    narrowest = min(float(np.nanmin(fit.sigmas)) for fit in (first, second))
+    return float(difference.std()) / narrowest
+
+
+def cautions(fit: MixtureFit | None, local: LocalFit | None) -> list[str]:
+    """What a user of the recommended model should look at."""
+    found = []
+    if fit is not None and local is not None and surface_difference(fit, local.fit[0]) > SWALLOWED:
+        found.append(
+            "With weights common to the whole frame the fitted trend follows the specimen (it differs by "
+            f"{surface_difference(fit, local.fit[0]):.2f} sigma from a fit that knows where the phases are): look at "
+            "the labels, and if they are wrong try --trend none or exclude the electrode with a mask."
+        )
+    if fit is not None:
+        gap, widest = np.diff(fit.means), np.maximum(fit.sigmas[1:], fit.sigmas[:-1])
+        for i in np.flatnonzero(gap < widest):
+            found.append(
+                f"Components {i + 1} and {i + 2} lie closer than their widths: they may share one phase of an uneven "
+                "grey level; name the phases to merge them, or use fewer components."
+            )
+    return found
+
+
+def trend_tests(candidates: Sequence[Candidate], local: dict[str, LocalFit | None]) -> list[SelectionTest]:
+    """Likelihood-ratio tests of all nested pairs of trends at each K; where `local` holds both, with those fits too."""
+    found = []
+    for small in candidates:
+        for large in candidates:
+            k, names = small.config.n_components, (small.trend, large.trend)
+            if large.config.n_components != k or not set(small.config.terms) < set(large.config.terms):
+                continue
+            pairs = [("trend", small.fit, large.fit)]
+            fits = [f.fit for name in names if (f := local.get(name)) is not None and f.fit.n_components == k]
+            if len(fits) == 2:
+                pairs.append(("trend, local weights", fits[0], fits[1]))
+            for kind, one, other in pairs:
+                statistic, df, p = likelihood_ratio_test(one, other)
+                found.append(SelectionTest(kind, names[0], k, names[1], k, float(statistic[0]), df, None, float(p[0])))
+    return found
+
+
+def _row(candidate: Candidate, local: dict[str, LocalFit | None]) -> SelectionRow:
+    fit, config = candidate.fit, candidate.config
+    usable = fit.status[0] < FitStatus.DEGENERATE
+    found = local.get(candidate.trend)
+    same_k = found is not None and found.fit.n_components == config.n_components
+    return SelectionRow(
+        trend=candidate.trend,
+        n_components=config.n_components,
+        n_parameters=int(fit.n_free[0]) if usable else fit.n_parameters,
+        log_likelihood=float(fit.log_likelihood[0]),
+        aic=float(fit.aic[0]),
+        bic=float(fit.bic[0]),
+        icl=float(candidate.icl[0]),
+        bic_local=found.bic if found is not None and same_k else float("nan"),
+        status=FitStatus(int(fit.status[0])).label,
+    )
+
+
+def _check(components: Iterable[int], trends: Iterable[Any], *numbers: int) -> tuple[list[int], list[str]]:
+    """Sorted numbers of components and the trends as text, without repeats; `ConfigError` for anything else."""
+    counts = sorted(set(components))
+    names = list(dict.fromkeys(trend_text(trend) for trend in trends))
+    if not counts or not names:
+        raise ConfigError("nothing to choose from; give at least one number of components and one trend")
+    for k in counts:
+        check_whole("components", k, 1, 6)
+    for name, value, low in zip(("n_frames", "max_samples", "n_bootstrap"), numbers, (1, 50, 0), strict=True):
+        check_whole(name, value, low, 10**6)
+    return counts, names
+
+
+def trend_text(trend: Any) -> str:
+    """A trend as text that `MixtureConfig` takes; `ConfigError` for no trend."""
+    terms = trend_terms(trend)
+    if isinstance(trend, str):
+        return trend
+    return ",".join(f"x{a}" * (a > 0) + f"y{b}" * (b > 0) for a, b in terms) or "none"
+
+
+def _fits_frame(trend: str, movie: Movie) -> bool:
+    """Whether frames have more usable columns and rows than the powers of x and y need."""
+    height, width = movie.shape if movie.valid is None else (int(movie.valid.any(axis=i).sum()) for i in (1, 0))
+    return all(width > a and height > b for a, b in trend_terms(trend))
+
+
+def _ticker(progress: Progress | None, total: int) -> Callable[[], None]:
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(min(done, total), total)
+
+    return tick
+
+
+__all__ = ["select_model"]
