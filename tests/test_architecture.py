@@ -25,6 +25,7 @@ ALLOWED = {
     "sampling": {"philox", "backend", "config"},
     "mixture": {"backend", "config", "results", "philox"},
     "classify": {"backend", "config", "results", "mixture"},
+    "channels": {"config", "results", "backend", "philox", "frames", "sampling", "survey", "mixture", "classify"},
     "correct": {"backend", "config", "results", "classify"},
     "quantify": {"backend", "config", "results", "classify"},
     "estimate": {"backend", "config", "results"},

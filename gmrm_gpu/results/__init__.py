@@ -5,6 +5,7 @@ None, never an invented unit.
 """
 
 from .analysis import AnalysisResult
+from .channels import ChannelFit, ChannelResult
 from .fit import FitStatus, MixtureFit, status_counts
 from .movie import UNIT_TEXT, Examples, MovieInfo, Scale
 from .study import StudyResult
@@ -13,6 +14,8 @@ from .tables import rate_name, write_csv
 __all__ = [
     "UNIT_TEXT",
     "AnalysisResult",
+    "ChannelFit",
+    "ChannelResult",
     "Examples",
     "FitStatus",
     "MixtureFit",
