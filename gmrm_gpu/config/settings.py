@@ -101,6 +101,8 @@ class MixtureConfig:
     max_iter : passes over the samples before a fit is given up as `FitStatus.MAX_ITER`.
     starts : which starts are tried; the best after `n_start_iter` passes is converged.
     sigma_floor : smallest sigma, grey levels; None: the quantisation step / sqrt(12).
+    trend_prior : standard deviation, grey levels, of a zero-mean normal prior on every trend coefficient, so that a
+        trend does not take up a phase; None: no prior.
     """
 
     n_components: int = 4
@@ -111,6 +113,7 @@ class MixtureConfig:
     starts: tuple[str, ...] = STARTS
     n_start_iter: int = 9
     sigma_floor: float | None = None
+    trend_prior: float | None = None
 
     def __post_init__(self) -> None:
         terms = trend_terms(self.trend)
@@ -129,6 +132,8 @@ class MixtureConfig:
         check_whole("n_start_iter", self.n_start_iter, 1, 10**4)
         if self.sigma_floor is not None:
             check_within("sigma_floor", self.sigma_floor, 0, math.inf, open_low=True)
+        if self.trend_prior is not None:
+            check_within("trend_prior", self.trend_prior, 1e-9, 1e9)
 
     @property
     def terms(self) -> tuple[tuple[int, int], ...]:

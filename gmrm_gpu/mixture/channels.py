@@ -25,6 +25,7 @@ from .design import Samples, TrendBasis, make_samples, unblock
 from .driver import Driver, best_start
 from .moments import NO_COMPONENT, Layout
 from .starts import start_thetas
+from .steps import log_prior, trend_pull
 
 
 def fit_channels(
@@ -186,8 +187,9 @@ class ChannelModel:
         return sums.log_likelihood, sums
 
     def log_prior(self, samples: Samples, theta: Array) -> Array:
-        """None yet."""
-        return samples.n * 0.0
+        """Of the trend coefficients."""
+        coef = self.layout.split(theta, backend=self.backend)[4]
+        return log_prior(coef, trend_pull(samples, self.config.trend_prior), backend=self.backend)
 
     def step(self, samples: Samples, sums: ChannelMoments, theta: Array, floor: Array, schedule: str) -> Array:
         """The M-step."""
@@ -198,7 +200,7 @@ class ChannelModel:
             layout=self.layout,
             schedule=schedule,
             floor=floor,
-            pull=None,
+            pull=trend_pull(samples, self.config.trend_prior),
             backend=self.backend,
         )
 

@@ -1,12 +1,8 @@
-"""Fit many mixtures at once: several starts, then the best converged by ECM (METHOD.md 2-4).
-
-Replicates are the leading axis. Each fit carries its own place in the SQUAREM cycle, one pass over the samples
-serves all, and a fit that has converged leaves the batch.
-"""
+"""Fit many mixtures of one number a pixel at once, and read responsibilities from them (METHOD.md 2-4)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,22 +11,10 @@ from ..backend import Array, Backend
 from ..config import MixtureConfig
 from ..results import FitStatus, MixtureFit
 from .design import Samples, TrendBasis, make_samples, unblock
-from .moments import NO_COMPONENT, Layout, e_step, moments
+from .driver import Driver, best_start
+from .moments import NO_COMPONENT, Layout, Moments, e_step, moments
 from .starts import start_thetas
-from .steps import extrapolate, m_step
-
-_START_BLOCKS = 4
-"""Starts are compared on about this many blocks of 512 samples, an even subset."""
-
-_START_STEP = 4.0
-"""Longest extrapolation in the short runs that compare starts."""
-
-_QUIET_CYCLES = 2
-"""Cycles in a row that must gain too little before a fit counts as converged. One is not enough: on a flat ridge of
-the likelihood a short cycle is often followed by one that gains a hundred times more."""
-
-_COMPACT = 0.75
-"""Finished fits are taken out of the arrays once no more than this share is still active."""
+from .steps import extrapolate, log_prior, m_step, trend_pull
 
 
 def fit_mixture(
@@ -53,7 +37,8 @@ def fit_mixture(
     shape : (height, width) of the frame the positions refer to.
     valid : (R, m) bool, False for padding. streams : (R, K) uint32 random words for the k-means++ start.
     sigma_floor : smallest sigma, grey levels; used where `config.sigma_floor` is None.
-    trace : receives (indices, log_likelihood) of the fits evaluated in each pass, on the standardised scale.
+    trace : receives (indices, log-likelihood plus log prior of the trend) of the fits evaluated in each pass, on the
+        standardised scale.
 
     Returns
     -------
@@ -75,8 +60,8 @@ def fit_samples(
     """`fit_mixture` on samples that are already blocked."""
     floor_grey = sigma_floor if config.sigma_floor is None else config.sigma_floor
     floor = floor_grey / samples.scale
-    theta = _best_start(samples, config, streams, floor, backend)
-    return _Driver(samples, config, floor, backend, trace).run(theta)
+    model = RegressionModel(config, backend)
+    return Driver(model, samples, floor, trace).run(best_start(model, samples, streams, floor))
 
 
 def refit_samples(
@@ -90,7 +75,7 @@ def refit_samples(
     coef = np.zeros((len(fit.weights), config.n_terms))
     coef[:, [config.terms.index(term) for term in fit.terms]] = fit.coef
     theta = _theta_of(replace(fit, coef=coef, terms=config.terms), samples, backend)
-    return _Driver(samples, config, floor, backend, None).run(theta)
+    return Driver(RegressionModel(config, backend), samples, floor, None).run(theta)
 
 
 def posterior(
@@ -128,225 +113,95 @@ def _theta_of(fit: MixtureFit, samples: Samples, backend: Backend) -> Array:
     return backend.asarray(np.concatenate([log_weights, means, log_sigmas, coef], axis=1))
 
 
-def _best_start(
-    samples: Samples, config: MixtureConfig, streams: np.ndarray | None, floor: Array, backend: Backend
-) -> Array:
-    """Run every start a few passes on an even subset; per fit, the best point seen by any of them."""
-    xp = backend.xp
-    subset = samples.subset(_START_BLOCKS)
-    starts = start_thetas(subset, config, streams, backend=backend)
-    if len(starts) == 1:
-        return starts[0]
-    best, best_value = _short_run(subset, starts[0], config, floor, backend)
-    for start in starts[1:]:
-        theta, value = _short_run(subset, start, config, floor, backend)
-        best = xp.where((value > best_value)[:, None], theta, best)
-        best_value = xp.maximum(value, best_value)
-    return best
+@dataclass(frozen=True)
+class RegressionModel:
+    """The mixture of one number a pixel as `Driver` wants it; see `driver.Model`."""
 
+    config: MixtureConfig
+    backend: Backend
 
-def _short_run(
-    samples: Samples, theta: Array, config: MixtureConfig, floor: Array, backend: Backend
-) -> tuple[Array, Array]:
-    """The best point, and its log-likelihood, of `config.n_start_iter` passes, every third an extrapolation.
+    @property
+    def layout(self) -> Layout:
+        """Where the parameters stand."""
+        return Layout(self.config.n_components, self.config.n_terms)
 
-    Nothing guards an extrapolation here: a bad one is simply not the best point.
-    """
-    xp = backend.xp
-    layout = Layout(config.n_components, config.n_terms)
-    best, best_value, path = theta, None, []
-    for _ in range(config.n_start_iter):
-        sums = moments(samples, theta, layout, backend=backend)
-        value = sums.log_likelihood
-        value = xp.where(xp.isfinite(value), value, xp.full_like(value, -1e300))
-        best = theta if best_value is None else xp.where((value > best_value)[:, None], theta, best)
-        best_value = value if best_value is None else xp.maximum(value, best_value)
-        path.append(theta)
-        theta = m_step(sums, theta, samples.basis, layout=layout, schedule="fast", floor=floor, backend=backend)
-        if len(path) == 2:
-            limit = xp.full_like(value, _START_STEP)
-            theta, _ = extrapolate(path[0], path[1], theta, limit, layout=layout, floor=floor, backend=backend)
-            path = []
-    return best, best_value
+    @property
+    def n_parameters(self) -> int:
+        """3K - 1 + q."""
+        return self.config.n_parameters
 
+    def starts(self, samples: Samples, streams: np.ndarray | None) -> list[Array]:
+        """Every start of the configuration."""
+        return start_thetas(samples, self.config, streams, backend=self.backend)
 
-class _Driver:
-    """Iterates the active fits to convergence; every array has the active fits as its first axis.
+    def evaluate(self, samples: Samples, theta: Array) -> tuple[Array, Moments]:
+        """Log-likelihood and sums of one pass."""
+        sums = moments(samples, theta, self.layout, backend=self.backend)
+        return sums.log_likelihood, sums
 
-    A SQUAREM cycle evaluates the likelihood at its first iterate (phase 0), at the second (phase 1), and at the
-    extrapolated point (phase 2), which is either accepted as the next cycle's first, or replaced by the third
-    iterate if the likelihood fell. So each fit's accepted log-likelihoods never fall.
-    """
+    def log_prior(self, samples: Samples, theta: Array) -> Array:
+        """Of the trend coefficients."""
+        coef = self.layout.split(theta)[3]
+        return log_prior(coef, trend_pull(samples, self.config.trend_prior), backend=self.backend)
 
-    def __init__(
-        self, samples: Samples, config: MixtureConfig, floor: Array, backend: Backend, trace: list | None
-    ) -> None:
-        self.samples, self.config, self.floor, self.backend, self.trace = samples, config, floor, backend, trace
-        xp, rows, k = backend.xp, samples.z.shape[0], config.n_components
-        self.layout = Layout(k, config.n_terms)
-        self.offset = samples.n * xp.log(samples.scale)
-        self.index = np.arange(rows)
-        few = samples.n <= config.n_parameters
-        constant = ~xp.any(xp.reshape(samples.z, (rows, -1)) != 0, axis=1)
-        self.done = few | constant
-        self.out = MixtureFit(
+    def step(self, samples: Samples, sums: Moments, theta: Array, floor: Array, schedule: str) -> Array:
+        """The M-step."""
+        return m_step(
+            sums,
+            theta,
+            samples.basis,
+            layout=self.layout,
+            schedule=schedule,
+            floor=floor,
+            pull=trend_pull(samples, self.config.trend_prior),
+            backend=self.backend,
+        )
+
+    def extrapolate(self, first: Array, second: Array, third: Array, limit: Array, floor: Array) -> tuple[Array, Array]:
+        """SQUAREM."""
+        return extrapolate(first, second, third, limit, layout=self.layout, floor=floor, backend=self.backend)
+
+    def empty(self, n_samples: np.ndarray, status: np.ndarray) -> MixtureFit:
+        """Fits without parameters."""
+        rows, k = len(status), self.config.n_components
+        return MixtureFit(
             weights=np.zeros((rows, k)),
             means=np.full((rows, k), np.nan),
             sigmas=np.full((rows, k), np.nan),
-            coef=np.full((rows, config.n_terms), np.nan),
+            coef=np.full((rows, self.config.n_terms), np.nan),
             log_likelihood=np.full(rows, np.nan),
             n_iter=np.zeros(rows, dtype=np.int64),
-            n_samples=backend.to_host(samples.n).astype(np.int64),
-            status=np.where(backend.to_host(few), FitStatus.TOO_FEW, FitStatus.DEGENERATE).astype(np.uint8),
-            terms=config.terms,
+            n_samples=n_samples,
+            status=status,
+            terms=self.config.terms,
         )
 
-    def run(self, theta: Array) -> MixtureFit:
-        xp, backend = self.backend.xp, self.backend
-        rows = self.index.size
-        never = xp.full((rows,), -1e300, dtype=xp.float64, device=backend.device)
-        self.state: dict[str, Array] = {
-            "theta": theta,
-            "first": theta,
-            "fallback": theta,
-            "second": theta,
-            "last": theta,
-            "last_value": never,
-            "phase": backend.zeros((rows,), xp.int64),
-            "quiet": backend.zeros((rows,), xp.int64),
-            "limit": backend.zeros((rows,), xp.float64) + 4.0,
-            "length": backend.zeros((rows,), xp.float64),
-            "first_value": never,
-            "second_value": never,
-        }
-        for n_iter in range(1, self.config.max_iter + 1):
-            self._compact()
-            if self.index.size == 0:
-                return self.out
-            self._pass(n_iter)
-        last, value = self.state["last"], self.state["last_value"]
-        self._finish(last, value, ~self.done, self.config.max_iter, FitStatus.MAX_ITER)
-        return self.out
-
-    def _pass(self, n_iter: int) -> None:
-        """One pass over the samples, then each fit's next place in its cycle."""
-        theta = self.state["theta"]
-        sums = moments(self.samples, theta, self.layout, backend=self.backend)
-        value = sums.log_likelihood
-        self._record(value)
-        # A wild extrapolation is taken back below; anywhere else there is nothing to go back to.
-        broken = ~self.backend.xp.isfinite(value) & (self.state["phase"] != 2)
-        self._finish(theta, value, broken, n_iter, FitStatus.DEGENERATE)
-        follow = m_step(
-            sums,
-            theta,
-            self.samples.basis,
-            layout=self.layout,
-            schedule=self.config.schedule,
-            floor=self.floor,
-            backend=self.backend,
+    def write(
+        self,
+        out: MixtureFit,
+        rows: np.ndarray,
+        theta: np.ndarray,
+        log_likelihood: np.ndarray,
+        ended: FitStatus,
+        units: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        """Store finished fits in grey levels, components in ascending mean, dropped ones last; unusable ones as NaN."""
+        centre, scale = (a[:, None] for a in units)
+        log_weights, means, log_sigmas, coef = self.layout.split(theta)
+        dropped = log_weights < 0.5 * NO_COMPONENT
+        status = np.where(dropped.all(axis=1), FitStatus.DEGENERATE, ended)
+        status = np.where(dropped.any(axis=1) & (status == FitStatus.CONVERGED), FitStatus.DROPPED, status)
+        bad = (status == FitStatus.DEGENERATE)[:, None]
+        means = np.where(dropped | bad, np.nan, means * scale + centre)
+        order = np.argsort(means, axis=1, kind="stable")
+        out.weights[rows] = np.take_along_axis(np.where(dropped | bad, 0.0, np.exp(log_weights)), order, axis=1)
+        out.means[rows] = np.take_along_axis(means, order, axis=1)
+        out.sigmas[rows] = np.take_along_axis(
+            np.where(dropped | bad, np.nan, np.exp(log_sigmas) * scale), order, axis=1
         )
-        if self.config.schedule == "fast":
-            self._advance(theta, value, follow, n_iter)
-            return
-        converged = self._gain_is_small(value, self.state["first_value"])
-        self._finish(theta, value, converged, n_iter, FitStatus.CONVERGED)
-        self.state.update(first_value=value, theta=follow, last=theta, last_value=value)
-
-    def _advance(self, theta: Array, value: Array, follow: Array, n_iter: int) -> None:
-        """Where each fit goes from `theta`, whose log-likelihood is `value` and whose M-step gives `follow`."""
-        xp, state = self.backend.xp, self.state
-        phase = state["phase"]
-        second, jumped = phase == 1, phase == 2
-        fell = jumped & ~(value >= state["second_value"])
-        begins = ~second & ~fell
-        small = self._gain_is_small(value, state["first_value"])
-        quiet = xp.where(begins, xp.where(small, state["quiet"] + 1, xp.zeros_like(phase)), state["quiet"])
-        self._finish(theta, value, quiet >= _QUIET_CYCLES, n_iter, FitStatus.CONVERGED)
-
-        limit = xp.where(begins & jumped & (state["length"] >= state["limit"]), 4.0 * state["limit"], state["limit"])
-        limit = xp.where(fell, xp.clip(0.5 * limit, 1.0, 1e6), limit)
-        jump, length = extrapolate(
-            state["first"], theta, follow, limit, layout=self.layout, floor=self.floor, backend=self.backend
-        )
-        after = xp.where(second[:, None], jump, follow)
-        zero = xp.zeros_like(phase)
-        state.update(
-            theta=xp.where(fell[:, None], state["fallback"], after),
-            fallback=xp.where(second[:, None], follow, state["fallback"]),
-            first=xp.where(begins[:, None], theta, state["first"]),
-            first_value=xp.where(begins, value, state["first_value"]),
-            second=xp.where(second[:, None], theta, state["second"]),
-            last=xp.where(fell[:, None], state["second"], theta),
-            last_value=xp.where(fell, state["second_value"], value),
-            second_value=xp.where(second, value, state["second_value"]),
-            limit=limit,
-            length=xp.where(second, length, state["length"]),
-            quiet=quiet,
-            phase=xp.where(fell, zero, xp.where(second, zero + 2, zero + 1)),
-        )
-
-    def _gain_is_small(self, value: Array, before: Array) -> Array:
-        # Per sample, not relative to the log-likelihood: that shifts, even through zero, with the unit of the data.
-        return value - before <= self.config.tol * self.samples.n
-
-    def _record(self, value: Array) -> None:
-        if self.trace is not None:
-            active = ~self.backend.to_host(self.done)
-            self.trace.append((self.index[active], self.backend.to_host(value)[active]))
-
-    def _compact(self) -> None:
-        """Take finished fits out of the arrays once enough have finished."""
-        xp, backend = self.backend.xp, self.backend
-        active = np.flatnonzero(~backend.to_host(self.done))
-        if active.size > _COMPACT * self.index.size:
-            return
-        self.index = self.index[active]
-        if active.size == 0:
-            return
-        rows = backend.asarray(active.astype(np.int64))
-        self.samples = self.samples.take(rows, backend=backend)
-        self.floor, self.done, self.offset = (xp.take(a, rows) for a in (self.floor, self.done, self.offset))
-        self.state = {name: xp.take(value, rows, axis=0) for name, value in self.state.items()}
-
-    def _finish(self, theta: Array, value: Array, which: Array, n_iter: int, status: FitStatus) -> None:
-        """Write the fits of mask `which` that are still active to the result."""
-        backend = self.backend
-        mask = backend.to_host(which & ~self.done)
-        if not mask.any():
-            return
-        self.done = self.done | which
-        rows = self.index[mask]
-        log_likelihood = backend.to_host(value - self.offset)[mask]
-        scale, centre = (backend.to_host(a)[mask, None] for a in (self.samples.scale, self.samples.centre))
-        parts = [backend.to_host(part)[mask] for part in self.layout.split(theta)]
-        self.out.n_iter[rows] = n_iter
-        _write_fits(self.out, rows, parts, log_likelihood, status, scale, centre)
+        out.coef[rows] = np.where(bad, np.nan, coef * scale)
+        out.log_likelihood[rows] = np.where(bad[:, 0], np.nan, log_likelihood)
+        out.status[rows] = status
 
 
-def _write_fits(
-    out: MixtureFit,
-    rows: np.ndarray,
-    parts: list[np.ndarray],
-    log_likelihood: np.ndarray,
-    ended: FitStatus,
-    scale: np.ndarray,
-    centre: np.ndarray,
-) -> None:
-    """Store finished fits in grey levels, components in ascending mean, dropped ones last; unusable ones as NaN."""
-    log_weights, means, log_sigmas, coef = parts
-    dropped = log_weights < 0.5 * NO_COMPONENT
-    status = np.where(dropped.all(axis=1), FitStatus.DEGENERATE, ended)
-    status = np.where(dropped.any(axis=1) & (status == FitStatus.CONVERGED), FitStatus.DROPPED, status)
-    bad = (status == FitStatus.DEGENERATE)[:, None]
-    means = np.where(dropped | bad, np.nan, means * scale + centre)
-    order = np.argsort(means, axis=1, kind="stable")
-    out.weights[rows] = np.take_along_axis(np.where(dropped | bad, 0.0, np.exp(log_weights)), order, axis=1)
-    out.means[rows] = np.take_along_axis(means, order, axis=1)
-    out.sigmas[rows] = np.take_along_axis(np.where(dropped | bad, np.nan, np.exp(log_sigmas) * scale), order, axis=1)
-    out.coef[rows] = np.where(bad, np.nan, coef * scale)
-    out.log_likelihood[rows] = np.where(bad[:, 0], np.nan, log_likelihood)
-    out.status[rows] = status
-
-
-__all__ = ["fit_mixture", "fit_samples", "posterior", "refit_samples", "responsibilities"]
+__all__ = ["RegressionModel", "fit_mixture", "fit_samples", "posterior", "refit_samples", "responsibilities"]

@@ -8,7 +8,7 @@ step and the log-likelihood cannot fall.
 from __future__ import annotations
 
 from ..backend import Array, Backend
-from .design import TrendBasis
+from .design import Samples, TrendBasis
 from .moments import NO_COMPONENT, Layout, Moments
 
 MIN_COUNT = 2.0
@@ -88,6 +88,22 @@ def _trend_step(
         normal = normal + pull[:, None, None] * xp.eye(q, dtype=xp.float64, device=backend.device)
         right = right - pull[:, None] * coef
     return solve_normal(normal, right, backend=backend)
+
+
+def trend_pull(samples: Samples, prior: float | None) -> Array | None:
+    """Precision of the prior of a trend coefficient, standardised: (R,), or (R, C) for channels; None: no prior.
+
+    prior : its standard deviation in grey levels.
+    """
+    return None if prior is None else (samples.scale / prior) ** 2
+
+
+def log_prior(coef: Array, pull: Array | None, *, backend: Backend) -> Array:
+    """(R,) log density of the trend coefficients (R, q) or (R, C, q) under their prior, constants left out."""
+    xp = backend.xp
+    each = xp.vecdot(coef, coef)
+    each = each * 0.0 if pull is None else -0.5 * pull * each
+    return xp.sum(xp.reshape(each, (coef.shape[0], -1)), axis=1)
 
 
 def solve_normal(normal: Array, right: Array, *, backend: Backend) -> Array:
