@@ -138,6 +138,9 @@ MODEL = (
     Setting(
         "--trend", "mixture", "trend", f"{', '.join(TREND_PRESETS)}, or monomials such as x,y,x2y", metavar="TREND"
     ),
+    Setting(
+        "--trend-prior", "mixture", "trend_prior", "grey levels the trend's terms rarely exceed", real, metavar="G"
+    ),
     Setting("--schedule", "mixture", "schedule", "fast, or the plain ECM; both end at the same fit", choices=SCHEDULES),
     Setting("--starts", "mixture", "starts", f"starts tried, some of {', '.join(STARTS)}", words, metavar="A,B"),
     Setting("--tol", "mixture", "tol", "gain per sample at which a fit has converged", real, metavar="TOL"),

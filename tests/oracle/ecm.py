@@ -76,8 +76,16 @@ def responsibilities(z, f, par):
     return e / e.sum(axis=1, keepdims=True)
 
 
-def ecm_step(z, f, par, sigma_floor=0.0):
-    """One reference step: E, CM1 (p, delta), CM2 (beta), CM3 (sigma), in METHOD.md's order."""
+def log_prior(coef, prior):
+    """Log density of trend coefficients that are independently Normal(0, prior^2), constants left out."""
+    return -0.5 * math.fsum((float(b) / prior) ** 2 for b in coef)
+
+
+def ecm_step(z, f, par, sigma_floor=0.0, prior=None):
+    """One reference step: E, CM1 (p, delta), CM2 (beta), CM3 (sigma), in METHOD.md's order.
+
+    prior : standard deviation of a zero-mean normal prior on every trend coefficient; None: none.
+    """
     n, q = f.shape
     n_components = len(par.weights)
     w = responsibilities(z, f, par)
@@ -96,6 +104,8 @@ def ecm_step(z, f, par, sigma_floor=0.0):
                 rhs[j] += (f[:, j] * a * (z - means[k])).sum()
                 for m in range(q):
                     lhs[j, m] += (f[:, j] * a * f[:, m]).sum()
+        if prior is not None:
+            lhs += np.eye(q) / prior**2
         coef = np.linalg.solve(lhs, rhs)
     residual = z - f @ coef
     sigmas = np.empty(n_components)
