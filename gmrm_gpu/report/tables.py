@@ -230,13 +230,14 @@ def settings(result: Result) -> list[tuple[str, str, str]]:
         rule += f" (c = {phases.contrast:g}, {phases.polarity})"
     elif phases.is_named:
         rule += f"; foreground {phases.names[phases.foreground_index]}"
-    prior = "" if mixture.trend_prior is None else f"; prior {mixture.trend_prior:g} grey levels"
+    trend = term_text(mixture.terms)
+    trend += "" if mixture.trend_prior is None else f"; prior {mixture.trend_prior:g} grey levels"
     off = vote.radius == 0
     rates = ", ".join(map(percent, result.rates if isinstance(result, StudyResult) else [sampling.rate]))
     return [
         ("Method", config.method, "paper: every frame is fitted by itself"),
         ("Components", str(mixture.n_components), "Gaussian components of the grey levels in each frame"),
-        ("Trend", term_text(mixture.terms) + prior, "terms of the intensity trend, fitted together with the components"),
+        ("Trend", trend, "terms of the intensity trend, fitted together with the components"),
         ("Fit", f"{mixture.schedule} schedule, tolerance {mixture.tol:g}, at most {mixture.max_iter} passes", "ECM"),
         ("Starts", ", ".join(mixture.starts), "each fit starts in several ways; the most likely is kept"),
         ("Phases", rule, "which components are the foreground"),
