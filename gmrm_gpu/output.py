@@ -25,14 +25,16 @@ import numpy as np
 from .config import config_to_dict
 from .errors import InputError, MissingDependencyError, OutputError
 from .results import AnalysisResult, MixtureFit, StudyResult, status_counts
+from .results.selection import ModelSelection
 
-MARKERS = ("analysis.json", "study.json", "fit.json", "simulation.json")
+MARKERS = ("analysis.json", "study.json", "fit.json", "simulation.json", "selection.json")
 """Every output folder holds one of these; it says what made it."""
 
 FILES = (
     *MARKERS,
     *("growth.csv", "fits.csv", "labels.tif", "report.html", "fit.png", "fit.svg"),
     *("replicates.npz", "curves.csv", "table1.csv", "examples.npz"),
+    *("selection.csv", "selection.png", "selection.svg"),
     *("movie.npy", "movie.tif", "truth.npy", "truth.tif"),
 )
 """Fixed names of the files that the commands write."""
@@ -250,6 +252,18 @@ def fill_fit(result: AnalysisResult, folder: Path) -> None:
     with _disk(folder):
         write_json(folder / "fit.json", meta)
         result.write_fits_csv(folder / "fits.csv")
+
+
+def fill_selection(result: ModelSelection, folder: Path, *, picture: bool) -> None:
+    """Write selection.json and selection.csv, and selection.png and .svg if `picture`, into an existing folder."""
+    with _disk(folder):
+        write_json(folder / "selection.json", result.summary())
+        result.write_csv(folder / "selection.csv")
+        if picture:
+            from .report import save_figure
+            from .report.selection import selection_figure
+
+            save_figure(selection_figure(result), folder / "selection")
 
 
 def renew_report(result: StudyResult, folder: str | os.PathLike[str]) -> Path:

@@ -25,7 +25,7 @@ from .mixture.local import LocalFit, fit_local
 from .mixture.select import Candidate, bootstrap_components, fit_candidates, likelihood_ratio_test
 from .philox import STREAM_START, stream_words
 from .results import FitStatus, MixtureFit
-from .results.selection import ModelSelection, SelectionRow, SelectionTest
+from .results.selection import COMPONENTS, TREND, TREND_LOCAL, ModelSelection, SelectionRow, SelectionTest
 from .sampling import Sampler
 from .survey import survey_movie
 
@@ -42,8 +42,9 @@ EVIDENCE = 10.0
 """Difference of BIC that counts as very strong evidence (Kass & Raftery 1995); a larger model needs that much."""
 IMMATERIAL = 0.1
 """A trend is left out if its surface differs by less, root mean square, relative to the narrowest sigma."""
-SWALLOWED = 0.25
-"""The ordinary fit's trend is warned about beyond this difference from the local one, in the same unit."""
+SUFFICIENT = 0.25
+"""So much, in the same unit, a simpler trend may differ where BIC does not speak against it; it widens the narrowest
+component by 3 %. Beyond it an ordinary fit whose trend differs from the local one is warned about."""
 FALLBACK = (2, "none")
 
 
@@ -92,10 +93,12 @@ def select_model(
     movie = open_movie(movie)
     backend = get_backend(config.compute.device, "float64")
     pool = pool_pixels(movie, config, n_frames, max_samples, backend)
-    usable = [name for name in names if _fits_frame(name, movie)]
+    survey = survey_movie(movie)
+    counts = [k for k in counts if k <= survey.n_distinct] or counts[:1]
+    usable = [name for name in names if _fits_frame(name, movie)] or names[:1]
     tick = _ticker(progress, len(usable) * (len(counts) + 1) + 2 * bool(n_bootstrap))
-    work = _Work(movie, config, pool, survey_movie(movie).sigma_floor, backend, tick)
-    return work.select(counts, usable or names[:1], n_bootstrap, started)
+    work = _Work(movie, config, pool, survey.sigma_floor, backend, tick)
+    return work.select(counts, usable, n_bootstrap, started)
 
 
 def pool_pixels(movie: Movie, config: AnalysisConfig, n_frames: int, max_samples: int, backend: Backend) -> Pool:
@@ -138,15 +141,23 @@ class _Work:
     tick: Callable[[], None]
 
     @property
+    def per_frame(self) -> int:
+        """Pixels that the analysis sees of a frame."""
+        return Sampler(self.movie.shape, self.config.sampling, self.movie.valid).capacity
+
+    @property
     def mixture(self) -> MixtureConfig:
-        return replace(self.config.mixture, tol=TOL, max_iter=MAX_ITER)
+        """All settings but K and trend; without a prior, which no criterion or ratio knows of."""
+        return replace(self.config.mixture, tol=TOL, max_iter=MAX_ITER, trend_prior=None)
 
     def select(self, counts: Sequence[int], trends: Sequence[str], n_bootstrap: int, started: float) -> ModelSelection:
         """The whole of `select_model` but its checks."""
         candidates = self.candidates(counts, trends)
-        k, k_reason = choose_components(candidates)
-        local = {c.trend: self.local(c) for c in candidates if c.config.n_components == k}
-        trend, trend_reason = choose_trend([c for c in candidates if c.config.n_components == k], local)
+        # A model that one frame's pixels cannot carry is in the table, but cannot be recommended.
+        carried = [c for c in candidates if c.config.n_parameters < self.per_frame]
+        k, k_reason = choose_components(carried)
+        local = {c.trend: self.local(c) for c in carried if c.config.n_components == k}
+        trend, trend_reason = choose_trend([c for c in carried if c.config.n_components == k], local)
         decided = k is not None
         if k is None or trend is None:
             k, trend = min(counts, key=lambda n: abs(n - FALLBACK[0])), min(trends, key=lambda t: len(trend_terms(t)))
@@ -221,7 +232,7 @@ class _Work:
                     backend=self.backend,
                 )
                 statistic, p = float(test.statistic[0]), float(test.p_value[0])
-                found.append(SelectionTest("components", trend, n, trend, n + 1, statistic, None, n_bootstrap, p))
+                found.append(SelectionTest(COMPONENTS, trend, n, trend, n + 1, statistic, None, n_bootstrap, p))
         return found
 
 
@@ -239,15 +250,18 @@ def choose_components(candidates: Sequence[Candidate]) -> tuple[int | None, str]
     if k - 1 in best:
         parts.append(f"BIC falls by {best[k - 1] - best[k]:,.0f} from {k - 1} to {k}")
     if k + 1 in best:
-        change = best[k + 1] - best[k]
-        parts.append(f"{'rises' if change > 0 else 'falls'} by {abs(change):,.0f} from {k} to {k + 1}")
+        change = round(best[k + 1] - best[k])
+        moves = f"{'rises' if change > 0 else 'falls'} by {abs(change):,}" if change else "stays"
+        parts.append(f"{moves} from {k} to {k + 1}")
     noun = "component" if k == 1 else "components"
-    why = f": {' and '.join(parts)} (a larger model needs a fall of {EVIDENCE:g})" if parts else ""
+    why = f": {' and '.join(parts)} (a larger model needs a fall of {EVIDENCE:g})" if parts else ", as asked for"
     return k, f"{k} {noun}{why}."
 
 
 def choose_trend(candidates: Sequence[Candidate], local: dict[str, LocalFit | None]) -> tuple[str | None, str]:
     """Among candidates of one K: the trend of best local BIC, or the simplest whose surface is nearly the same."""
+    if len(candidates) == 1 and candidates[0].fit.status[0] < FitStatus.DEGENERATE:
+        return candidates[0].trend, f"Trend {candidates[0].trend}, as asked for."
     fitted = {c.trend: found for c in candidates if (found := local.get(c.trend)) is not None}
     if not fitted:
         ordinary = [c for c in candidates if c.fit.status[0] < FitStatus.DEGENERATE]
@@ -261,11 +275,10 @@ def choose_trend(candidates: Sequence[Candidate], local: dict[str, LocalFit | No
         if trend == best:
             break
         apart = surface_difference(fitted[trend].fit[0], fitted[best].fit[0])
-        if apart < IMMATERIAL:
-            text = (
-                f"differs from that of {best}, which fits best, by only {apart:.2f} of the narrowest component's sigma"
-            )
-            return trend, f"Trend {trend}: its surface {text}."
+        behind = fitted[trend].bic - fitted[best].bic
+        if apart < IMMATERIAL or (behind <= EVIDENCE and apart < SUFFICIENT):
+            text = f"its surface differs by only {apart:.2f} of the narrowest sigma and its BIC by {behind:,.0f}"
+            return trend, f"Trend {trend}: the simplest that is as good as {best}, which fits best ({text})."
     others = [found.bic for name, found in fitted.items() if name != best]
     lead = f" by {min(others) - fitted[best].bic:,.0f}" if others else ""
     return best, f"Trend {best}: the lowest BIC{lead} once each part of the frame has weights of its own."
@@ -282,7 +295,7 @@ def surface_difference(first: MixtureFit, second: MixtureFit) -> float:
 def cautions(fit: MixtureFit | None, local: LocalFit | None) -> list[str]:
     """What a user of the recommended model should look at."""
     found = []
-    if fit is not None and local is not None and surface_difference(fit, local.fit[0]) > SWALLOWED:
+    if fit is not None and local is not None and surface_difference(fit, local.fit[0]) > SUFFICIENT:
         found.append(
             "With weights common to the whole frame the fitted trend follows the specimen (it differs by "
             f"{surface_difference(fit, local.fit[0]):.2f} sigma from a fit that knows where the phases are): look at "
@@ -306,10 +319,10 @@ def trend_tests(candidates: Sequence[Candidate], local: dict[str, LocalFit | Non
             k, names = small.config.n_components, (small.trend, large.trend)
             if large.config.n_components != k or not set(small.config.terms) < set(large.config.terms):
                 continue
-            pairs = [("trend", small.fit, large.fit)]
+            pairs = [(TREND, small.fit, large.fit)]
             fits = [f.fit for name in names if (f := local.get(name)) is not None and f.fit.n_components == k]
             if len(fits) == 2:
-                pairs.append(("trend, local weights", fits[0], fits[1]))
+                pairs.append((TREND_LOCAL, fits[0], fits[1]))
             for kind, one, other in pairs:
                 statistic, df, p = likelihood_ratio_test(one, other)
                 found.append(SelectionTest(kind, names[0], k, names[1], k, float(statistic[0]), df, None, float(p[0])))

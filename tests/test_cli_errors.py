@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cli_tools import FAST, PLAIN, enter, entries, explode, fails, movie_with_truth, need, ok
 
-from gmrm_gpu.cli import commands, main
+from gmrm_gpu.cli import commands, main, shared
 from gmrm_gpu.errors import MissingDependencyError
 
 
@@ -211,7 +211,7 @@ def test_bad_truth(work, capsys, truth, argv, says):
 
 def test_no_gpu_is_an_error_only_when_asked_for(work, capsys, monkeypatch):
     monkeypatch.setattr("gmrm_gpu.backend.probe_gpu", lambda number=0: (False, "no driver"))
-    monkeypatch.setattr(commands, "probe_gpu", lambda: (False, "no driver"))
+    monkeypatch.setattr(shared, "probe_gpu", lambda: (False, "no driver"))
     fails(capsys, 1, ["fit", "movie.npy", *FAST[:4], "--no-report", "--device", "gpu"], "no driver")
     ok("fit", "movie.npy", *FAST[:4], "--no-report")
     assert capsys.readouterr().err == "gmrm-gpu: computing on the CPU: no driver\n"

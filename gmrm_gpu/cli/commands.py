@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..backend import free_memory, make_backend, probe_gpu
+from ..backend import free_memory, make_backend
 from ..config import AnalysisConfig, CorrectionConfig, StudyConfig
 from ..errors import ConfigError, GmrmError, InputError, MissingDependencyError
 from ..frames import ArrayMovie, Movie, open_labels, open_movie, save_movie
@@ -33,6 +33,8 @@ from ..synthetic import simulate
 from . import console as say
 from .console import Console
 from .options import analysis_config, study_config
+from .select import resolve_auto
+from .shared import inputs, note, note_device, open_given, out_folder, stem
 
 LOOKED_AT = 200
 """Frames that `info` reads at most."""
@@ -49,7 +51,7 @@ def run_simulate(args: argparse.Namespace, console: Console) -> None:
     """A synthetic movie with its truth, as files."""
     _check_format(args.format)
     height, width, n_frames = args.size
-    out = _out(args, f"{args.scenario}_simulation")
+    out = out_folder(args, f"{args.scenario}_simulation")
     with new_folder(out, overwrite=args.overwrite) as folder:
         simulation = simulate(
             args.scenario,
@@ -94,8 +96,8 @@ def _check_format(kind: str) -> None:
 
 def run_info(args: argparse.Namespace, console: Console) -> None:
     """What a movie holds and what its analysis would take."""
-    config = analysis_config(args)
-    movie = _open(args)
+    movie = open_given(args)
+    config, _ = resolve_auto(args, analysis_config(args), movie, console)
     chosen = np.unique(np.linspace(0, len(movie) - 1, LOOKED_AT).round().astype(int))
     low, high, total, count, distinct = math.inf, -math.inf, 0.0, 0, 0
     with console.progress("reading", "frames") as progress:
@@ -146,14 +148,15 @@ def run_fit(args: argparse.Namespace, console: Console) -> None:
     # A single frame has no past, so the correction could only report samples without neighbours.
     config = replace(config, correction=CorrectionConfig(radius=0)).with_rate(1.0)
     check_extras(report=not args.no_report)
-    whole = _open(args)
+    whole = open_given(args)
     if not -len(whole) <= args.frame < len(whole):
         raise InputError(f"--frame {args.frame} does not exist; the movie has frames 0 to {len(whole) - 1}")
     movie = open_movie(whole, frames=[args.frame])
-    out = _out(args, f"{_stem(args.movie)}_fit")
-    with new_folder(out, overwrite=args.overwrite, inputs=_inputs(args)) as folder:
-        _note_device(config, console)
-        result = _stamped(analyze(movie, config), args)
+    out = out_folder(args, f"{stem(args.movie)}_fit")
+    with new_folder(out, overwrite=args.overwrite, inputs=inputs(args)) as folder:
+        note_device(config, console)
+        config, chosen = resolve_auto(args, config, movie, console)
+        result = _stamped(analyze(movie, config), args, **chosen)
         _refuse_failure(result.status)
         fill_fit(result, folder)
         if not args.no_report:
@@ -187,18 +190,19 @@ def run_analyze(args: argparse.Namespace, console: Console) -> None:
     """One movie, or one sub-sampling of it."""
     config = analysis_config(args)
     check_extras(labels=True, report=not args.no_report)
-    movie = _open(args)
-    out = _out(args, f"{_stem(args.movie)}_analysis")
-    with new_folder(out, overwrite=args.overwrite, inputs=_inputs(args)) as folder:
-        _note_device(config, console)
+    movie = open_given(args)
+    out = out_folder(args, f"{stem(args.movie)}_analysis")
+    with new_folder(out, overwrite=args.overwrite, inputs=inputs(args)) as folder:
+        note_device(config, console)
+        config, chosen = resolve_auto(args, config, movie, console)
         with console.progress("analysing", "frames") as progress:
-            result = _stamped(analyze(movie, config, progress=progress), args)
+            result = _stamped(analyze(movie, config, progress=progress), args, **chosen)
         _refuse_failure(result.status)
         failure = fill_analysis(result, folder, report=not args.no_report)
     print(say.growth(result))
     _close_run(out, failure, args)
     _note_result(console, result.status, result.provenance)
-    _note(console, say.calibration_note(result.scale, result.time_s, result.config))
+    note(console, say.calibration_note(result.scale, result.time_s, result.config))
 
 
 def run_study_command(args: argparse.Namespace, console: Console) -> None:
@@ -207,11 +211,11 @@ def run_study_command(args: argparse.Namespace, console: Console) -> None:
     if args.truth is None and args.truth_value is not None:
         raise ConfigError(f"--truth-value {args.truth_value} is a label of --truth; give that file too")
     check_extras(report=not args.no_report)
-    movie = _open(args)
+    movie = open_given(args)
     truth = None if args.truth is None else truth_share(args, movie, config.analysis)
-    out = _out(args, f"{_stem(args.movie)}_study")
+    out = out_folder(args, f"{stem(args.movie)}_study")
     result = _study(args, console, movie, config, truth, out)
-    _note(console, say.calibration_note(result.scale, result.time_s, result.config.analysis))
+    note(console, say.calibration_note(result.scale, result.time_s, result.config.analysis))
 
 
 def run_demo(args: argparse.Namespace, console: Console) -> None:
@@ -232,7 +236,7 @@ def run_demo(args: argparse.Namespace, console: Console) -> None:
         full = " x ".join(str(n) for n in FULL_SIZE)
         text += f"; the full design is {full} and 100, 200 and 1,000 replicates, so these numbers are rough"
     print(text, flush=True)
-    _study(args, console, simulation.movie, config, simulation.truth_share, _out(args, "gmrm_demo"), demo=text)
+    _study(args, console, simulation.movie, config, simulation.truth_share, out_folder(args, "gmrm_demo"), demo=text)
 
 
 def _study(
@@ -244,10 +248,12 @@ def _study(
     out: Path,
     **remarks: str,
 ) -> StudyResult:
-    with new_folder(out, overwrite=args.overwrite, inputs=_inputs(args)) as folder:
-        _note_device(config.analysis, console)
+    with new_folder(out, overwrite=args.overwrite, inputs=inputs(args)) as folder:
+        note_device(config.analysis, console)
+        analysis, chosen = resolve_auto(args, config.analysis, movie, console)
+        config = replace(config, analysis=analysis)
         with console.progress("studying", "samples") as progress:
-            result = _stamped(run_study(movie, config, truth=truth, progress=progress), args, **remarks)
+            result = _stamped(run_study(movie, config, truth=truth, progress=progress), args, **remarks, **chosen)
         _refuse_failure(result.reference_status)
         failure = fill_study(result, folder, report=not args.no_report)
     print(say.table1(result))
@@ -294,32 +300,7 @@ def truth_share(args: argparse.Namespace, movie: Movie, config: AnalysisConfig) 
     return np.array([((used.frame(t) == value) * weights)[valid].mean() for t in range(len(used))])
 
 
-def _open(args: argparse.Namespace) -> Movie:
-    return open_movie(
-        args.movie,
-        frames=getattr(args, "frames", None),
-        crop=args.crop,
-        exclude=args.exclude,
-        luminance=args.luminance,
-        clip=args.clip,
-    )
-
-
-def _inputs(args: argparse.Namespace) -> list[str]:
-    names = (getattr(args, name, None) for name in ("movie", "exclude", "truth", "config"))
-    return [name for name in names if name is not None]
-
-
-def _stem(movie: str) -> str:
-    path = Path(movie).expanduser().resolve()
-    return path.name if path.is_dir() else path.stem
-
-
-def _out(args: argparse.Namespace, default: str) -> Path:
-    return Path(default if args.out is None else args.out)
-
-
-def _stamped(result: R, args: argparse.Namespace, **remarks: str) -> R:
+def _stamped(result: R, args: argparse.Namespace, **remarks: Any) -> R:
     return replace(result, provenance={**result.provenance, "command": args.command_line, **remarks})
 
 
@@ -340,21 +321,9 @@ def _close_run(out: Path, failure: str | None, args: argparse.Namespace) -> None
 
 def _note_result(console: Console, status: np.ndarray, provenance: dict[str, Any]) -> None:
     """How the fits ended, and what the analysis itself warns of."""
-    _note(console, say.fit_note(status))
+    note(console, say.fit_note(status))
     for warning in provenance.get("warnings", ()):
-        _note(console, warning)
-
-
-def _note(console: Console, text: str | None) -> None:
-    if text is not None:
-        console.note(text)
-
-
-def _note_device(config: AnalysisConfig, console: Console) -> None:
-    if config.compute.device.startswith("auto") and not console.quiet:
-        usable, reason = probe_gpu()
-        if not usable:
-            console.note(f"computing on the CPU: {reason}")
+        note(console, warning)
 
 
 def _assignment(text: str) -> tuple[str, Any]:

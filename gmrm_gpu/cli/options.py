@@ -35,6 +35,9 @@ from ..errors import ConfigError
 SAMPLES_PER_RATE = 10
 """Replicates x rate of the paper's design: 100 at 10 %, 200 at 5 %, 1,000 at 1 %."""
 
+AUTO = "auto"
+"""In place of a number of components or a trend: the movie itself decides, see `select.resolve_auto`."""
+
 T = TypeVar("T")
 
 
@@ -83,6 +86,16 @@ def whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; write it like 3") from None
+
+
+def whole_or_auto(text: str) -> int | str:
+    """A whole number, or the word auto."""
+    if text.strip().lower() == AUTO:
+        return AUTO
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; write it like 3, or auto") from None
 
 
 def numbers(kind: type[int] | type[float]) -> Callable[[str], tuple[Any, ...]]:
@@ -134,9 +147,20 @@ class Setting:
 
 
 MODEL = (
-    Setting("--components", "mixture", "n_components", "K, Gaussian components, 1 to 6", whole, metavar="K"),
     Setting(
-        "--trend", "mixture", "trend", f"{', '.join(TREND_PRESETS)}, or monomials such as x,y,x2y", metavar="TREND"
+        "--components",
+        "mixture",
+        "n_components",
+        "K, Gaussian components, 1 to 6, or auto: what select recommends",
+        whole_or_auto,
+        metavar="K",
+    ),
+    Setting(
+        "--trend",
+        "mixture",
+        "trend",
+        f"{', '.join(TREND_PRESETS)}, monomials such as x,y,x2y, or auto",
+        metavar="TREND",
     ),
     Setting(
         "--trend-prior", "mixture", "trend_prior", "grey levels the trend's terms rarely exceed", real, metavar="G"
@@ -273,7 +297,11 @@ def analysis_config(args: argparse.Namespace, **defaults: Any) -> AnalysisConfig
         base = config_to_dict(_load(Path(args.config).expanduser()))
     for key, value in given.items():
         section, _, name = key.partition(".")
-        base[section][name] = value
+        if value != AUTO or section != "mixture":
+            base[section][name] = value
+    if given.get("mixture.n_components") == AUTO and "," in base["phases"]["phases"]:
+        # Named phases already say how many components there are.
+        base["mixture"]["n_components"] = base["phases"]["phases"].count(",") + 1
     if "phases.phases" in given and "phases.foreground" not in given:
         base["phases"]["foreground"] = None  # the file's foreground belongs to the file's names
     return analysis_from_dict(base)

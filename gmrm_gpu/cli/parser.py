@@ -18,7 +18,7 @@ _ARGUMENTS = {
     "simulate": "[SCENARIO] ",
     "fit": "MOVIE --frame N ",
     "report": "FOLDER ",
-    **dict.fromkeys(("info", "analyze", "study"), "MOVIE "),
+    **dict.fromkeys(("info", "select", "analyze", "study"), "MOVIE "),
 }
 _EXAMPLES = {
     "simulate": """\
@@ -31,6 +31,9 @@ gmrm-gpu info movie.mp4 --luminance --crop 0:-40,: --exclude mask.png""",
     "fit": """\
 gmrm-gpu fit movie.tif --frame 20 --components 3
 gmrm-gpu fit movie.tif --frame 20 --phases anode,electrolyte,electrolyte,li --out fit20""",
+    "select": """\
+gmrm-gpu select movie.tif
+gmrm-gpu select movie.tif --rate 0.05 --components 2,3,4 --trend none --trend linear --out choice""",
     "analyze": """\
 gmrm-gpu analyze movie.tif --components 3 --pixel-size 5nm --thickness 0.5um
 gmrm-gpu analyze movie.tif --rate 0.1 --seed 7 --out tenth
@@ -61,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gmrm-gpu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_simulate, _info, _fit, _analyze, _study, _report, _demo, _doctor):
+    for add in (_simulate, _info, _select, _fit, _analyze, _study, _report, _demo, _doctor):
         add(commands)
     return parser
 
@@ -116,6 +119,37 @@ def _info(commands: Any) -> None:
     o.add_movie(parser)
     o.add_config(parser)
     o.add_settings(parser, "settings", (*o.MODEL[:2], *_CALIBRATION, o.COMPUTE[1]))
+
+
+def _select(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "select",
+        ".select:run_select",
+        "how many components, which trend",
+        "Compare models on a few thousand pixels spread over the movie. Prints the table, tests and a recommendation;\n"
+        "writes selection.json, selection.csv and selection.png. analyze, study and fit take --components auto and\n"
+        "--trend auto, which do the same without the tests.",
+    )
+    o.add_movie(parser)
+    group = parser.add_argument_group("what is compared")
+    add = group.add_argument
+    add("--components", type=o.numbers(int), metavar="K,K", help="numbers of components (default 1,2,3,4,5,6)")
+    add(
+        "--trend",
+        action="append",
+        dest="trends",
+        metavar="TREND",
+        help="a trend; may be repeated (default all presets)",
+    )
+    add("--n-frames", type=o.whole, metavar="N", help="frames looked at (default 8)")
+    add("--max-samples", type=o.whole, metavar="N", help="pixels in all (default 4000)")
+    add("--bootstrap", type=o.whole, metavar="B", help="draws of the test for K; 0: no test (default 199)")
+    o.add_config(parser)
+    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that may be looked at", o.real, metavar="R")
+    o.add_settings(parser, "sampling", (rate, *o.SAMPLING, o.SEED))
+    o.add_settings(parser, "computing", o.COMPUTE)
+    o.add_output(parser, "MOVIE_selection")
 
 
 def _fit(commands: Any) -> None:

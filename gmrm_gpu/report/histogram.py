@@ -64,7 +64,7 @@ def draw_histogram(
     axes.stairs(density, edges, fill=True, color="#D5D5D5", linewidth=0)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, 1.5 * max(float(density.max()), 1e-12))
-    _draw_components(axes, fit, style_pairs(foreground, names), (edges, values.size))
+    draw_components(axes, fit, style_pairs(foreground, names), (edges, values.size))
 
 
 def style_pairs(foreground: np.ndarray, names: list[str]) -> list[tuple[str, str]]:
@@ -72,7 +72,8 @@ def style_pairs(foreground: np.ndarray, names: list[str]) -> list[tuple[str, str
     return list(zip(names, component_colours(foreground), strict=True))
 
 
-def _draw_components(axes: Any, fit: MixtureFit, pairs: list[tuple[str, str]], counted: tuple[np.ndarray, int]) -> None:
+def draw_components(axes: Any, fit: MixtureFit, pairs: list[tuple[str, str]], counted: tuple[np.ndarray, int]) -> None:
+    """Components with their names, and their sum; pairs : (name, colour) each; counted : bin edges, pixels in all."""
     edges, n = counted
     kept = np.isfinite(fit.means) & np.isfinite(fit.sigmas) & (fit.weights > 0) & (fit.sigmas > 0)
     if not kept.any():

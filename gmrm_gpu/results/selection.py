@@ -18,6 +18,10 @@ BIC_NOTE = (
 )
 
 
+TREND, TREND_LOCAL, COMPONENTS = "trend", "trend, local weights", "components"
+"""Kinds of `SelectionTest`."""
+
+
 @dataclass(frozen=True)
 class SelectionRow:
     """One model. Smaller criteria are better; NaN where the fit failed.
@@ -43,7 +47,8 @@ class SelectionTest:
     """One likelihood-ratio test: the smaller model (trend, n_components) against the larger one.
 
     kind : ``"trend"`` (chi-square), ``"trend, local weights"`` (the same, with weights per part of the frame) or
-        ``"components"`` (bootstrap). df : degrees of freedom, or None. n_bootstrap : draws, or None.
+        ``"components"`` (bootstrap); the constants above. df : degrees of freedom, or None.
+    n_bootstrap : draws, or None.
     """
 
     kind: str

@@ -1,0 +1,54 @@
+"""What the commands share: the movie and the folder of the flags, notes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..backend import probe_gpu
+from ..config import AnalysisConfig
+from ..frames import Movie, open_movie
+from .console import Console
+
+
+def open_given(args: argparse.Namespace) -> Movie:
+    """The movie as the flags want it."""
+    return open_movie(
+        args.movie,
+        frames=getattr(args, "frames", None),
+        crop=args.crop,
+        exclude=args.exclude,
+        luminance=args.luminance,
+        clip=args.clip,
+    )
+
+
+def inputs(args: argparse.Namespace) -> list[str]:
+    """The files that the work reads."""
+    names = (getattr(args, name, None) for name in ("movie", "exclude", "truth", "config"))
+    return [name for name in names if name is not None]
+
+
+def stem(movie: str) -> str:
+    """The movie's name without folder and suffix, for the name of what is written."""
+    path = Path(movie).expanduser().resolve()
+    return path.name if path.is_dir() else path.stem
+
+
+def out_folder(args: argparse.Namespace, default: str) -> Path:
+    """The folder to write."""
+    return Path(default if args.out is None else args.out)
+
+
+def note(console: Console, text: str | None) -> None:
+    """Say `text`, if there is one."""
+    if text is not None:
+        console.note(text)
+
+
+def note_device(config: AnalysisConfig, console: Console) -> None:
+    """Say why it is the CPU where a GPU would have been taken."""
+    if config.compute.device.startswith("auto") and not console.quiet:
+        usable, reason = probe_gpu()
+        if not usable:
+            console.note(f"computing on the CPU: {reason}")
