@@ -92,6 +92,8 @@ def null(args):
         3: ([0.15, 0.65, 0.2], [45.0, 118.0, 172.0], [7.0, 9.0, 12.0]),
     }
     for k, parts in cases.items():
+        if args.k and k not in args.k:
+            continue
         started = time.perf_counter()
         config = MixtureConfig(n_components=k, trend="linear", tol=1e-7, max_iter=1000)
         weights, means, sigmas = (np.tile(np.array(part), (args.n, 1)) for part in parts)
@@ -129,6 +131,7 @@ def main():
     parser.add_argument("--n", type=int, help="movies (100) or data sets (200)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=1.0, help="sampling rate of the movies")
+    parser.add_argument("--k", type=int, action="append", help="only this number of components; may be repeated")
     parser.add_argument("--m", type=int, default=400, help="samples in a data set")
     parser.add_argument("--bootstrap", type=int, default=99, help="draws")
     parser.add_argument("--verbose", action="store_true")

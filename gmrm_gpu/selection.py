@@ -365,7 +365,11 @@ def trend_text(trend: Any) -> str:
     terms = trend_terms(trend)
     if isinstance(trend, str):
         return trend
-    return ",".join(f"x{a}" * (a > 0) + f"y{b}" * (b > 0) for a, b in terms) or "none"
+
+    def power(letter: str, exponent: int) -> str:
+        return "" if exponent == 0 else letter if exponent == 1 else f"{letter}{exponent}"
+
+    return ",".join(power("x", a) + power("y", b) for a, b in terms) or "none"
 
 
 def _fits_frame(trend: str, movie: Movie) -> bool:

@@ -94,13 +94,17 @@ def _iterate(
     xp, k = backend.xp, layout.n_components
     rows = samples.z.shape[0]
     theta = xp.broadcast_to(theta, (rows, theta.shape[1]))
-    before = -np.inf
-    for n_iter in range(1, max_iter + 1):
+    before, n_iter = -np.inf, 0
+    while True:
         sums = moments(samples, theta, layout, backend=backend)
-        value = float(xp.sum(sums.log_likelihood))
-        if value - before <= tol * float(xp.sum(samples.n)):
+        value, n_iter = float(xp.sum(sums.log_likelihood)), n_iter + 1
+        # What an ECM step cannot lower: the pseudo-samples are a prior on the weights.
+        objective = value + _PSEUDO * float(xp.sum(theta[:, :k]))
+        if objective - before <= tol * float(xp.sum(samples.n)):
             return theta, value, FitStatus.CONVERGED, n_iter
-        before = value
+        if n_iter == max_iter:
+            return theta, value, FitStatus.MAX_ITER, n_iter
+        before = objective
         total = Moments(*(xp.sum(getattr(sums, f.name), axis=0, keepdims=True) for f in fields(Moments)))
         common = m_step(
             total, theta[:1, :], samples.basis, layout=layout, schedule="fast", floor=floor, backend=backend
@@ -109,7 +113,6 @@ def _iterate(
         log_weights = xp.log(count / xp.sum(count, axis=1, keepdims=True))
         shared = xp.broadcast_to(common[:, k:], (rows, common.shape[1] - k))
         theta = xp.concat([log_weights, shared], axis=1)
-    return theta, before, FitStatus.MAX_ITER, max_iter
 
 
 def _cells(
