@@ -21,10 +21,11 @@ from .backend import Backend, get_backend
 from .config import TREND_PRESETS, AnalysisConfig, MixtureConfig, check_whole, trend_terms
 from .errors import ConfigError
 from .frames import Movie, open_movie
+from .mixture.choose import Local, best_of, bic_of, cautions, choose_components, choose_trend, key_of
 from .mixture.local import LocalFit, fit_local
 from .mixture.select import Candidate, bootstrap_components, fit_candidates, likelihood_ratio_test
 from .philox import STREAM_START, stream_words
-from .results import FitStatus, MixtureFit
+from .results import FitStatus
 from .results.selection import COMPONENTS, TREND, TREND_LOCAL, ModelSelection, SelectionRow, SelectionTest
 from .sampling import Sampler
 from .survey import survey_movie
@@ -38,14 +39,8 @@ BOOTSTRAP_SAMPLES = 2000
 TOL, MAX_ITER = 1e-7, 1000
 """A gain of 1e-7 per sample ends these fits: 4e-4 in all, nothing beside the 8.3 that a parameter costs."""
 
-EVIDENCE = 10.0
-"""Difference of BIC that counts as very strong evidence (Kass & Raftery 1995); a larger model needs that much."""
-IMMATERIAL = 0.1
-"""A trend is left out if its surface differs by less, root mean square, relative to the narrowest sigma."""
-SUFFICIENT = 0.25
-"""So much, in the same unit, a simpler trend may differ where BIC does not speak against it; it widens the narrowest
-component by 3 %. Beyond it an ordinary fit whose trend differs from the local one is warned about."""
-FALLBACK = (2, "none")
+FALLBACK = 2
+"""Components where nothing can be decided, with the trend of fewest terms."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +66,9 @@ def select_model(
     """Recommend how many components and which trend a movie needs.
 
     Pixels of frames spread over the movie are pooled, those that ``config.sampling`` draws and no others; so a movie
-    analysed at 1 % is judged by these pixels alone. The number of components is the smallest whose BIC no larger
-    model beats by 10; the trend is the one of the best BIC with weights that vary over the frame, or a simpler one
-    with nearly the same surface.
+    analysed at 1 % is judged by these pixels alone. What decides is BIC with weights that vary over the frame (see
+    `mixture.local`): the fewest components that no larger model beats by 10, and no more than ordinary BIC wants; then
+    the trend of lowest BIC, or a simpler one with nearly the same surface.
 
     Parameters
     ----------
@@ -96,7 +91,7 @@ def select_model(
     survey = survey_movie(movie)
     counts = [k for k in counts if k <= survey.n_distinct] or counts[:1]
     usable = [name for name in names if _fits_frame(name, movie)] or names[:1]
-    tick = _ticker(progress, len(usable) * (len(counts) + 1) + 2 * bool(n_bootstrap))
+    tick = _ticker(progress, 2 * len(usable) * len(counts) + 2 * bool(n_bootstrap))
     work = _Work(movie, config, pool, survey.sigma_floor, backend, tick)
     return work.select(counts, usable, n_bootstrap, started)
 
@@ -155,13 +150,16 @@ class _Work:
         candidates = self.candidates(counts, trends)
         # A model that one frame's pixels cannot carry is in the table, but cannot be recommended.
         carried = [c for c in candidates if c.config.n_parameters < self.per_frame]
-        k, k_reason = choose_components(carried)
-        local = {c.trend: self.local(c) for c in carried if c.config.n_components == k}
+        most, _ = choose_components(best_of(carried, lambda c: float(c.fit.bic[0])))
+        local = {key_of(c): self.local(c, most) for c in carried}
+        k, k_reason = choose_components(best_of(carried, lambda c: bic_of(local[key_of(c)])), most or 0)
+        if k is None:
+            k, k_reason = choose_components(best_of(carried, lambda c: float(c.fit.bic[0])))
         trend, trend_reason = choose_trend([c for c in carried if c.config.n_components == k], local)
         decided = k is not None
         if k is None or trend is None:
-            k, trend = min(counts, key=lambda n: abs(n - FALLBACK[0])), min(trends, key=lambda t: len(trend_terms(t)))
-        fit = next((c.fit[0] for c in candidates if (c.trend, c.config.n_components) == (trend, k)), None)
+            k, trend = min(counts, key=lambda n: abs(n - FALLBACK)), min(trends, key=lambda t: len(trend_terms(t)))
+        fit = next((c.fit[0] for c in candidates if key_of(c) == (trend, k)), None)
         fit = fit if fit is not None and fit.status < FitStatus.DEGENERATE else None
         tests = trend_tests(candidates, local) + (self.bootstrap(k, trend, counts, n_bootstrap) if decided else [])
         reason = f"{k_reason} {trend_reason}" if decided else f"{k_reason} Fallback: K = {k}, trend {trend}."
@@ -176,7 +174,7 @@ class _Work:
             trend=trend,
             decided=decided,
             reason=reason,
-            cautions=tuple(cautions(fit, local.get(trend))),
+            cautions=tuple(cautions(fit, local.get((trend, k)))),
             fit=fit,
             values=self.pool.values,
             positions=self.pool.positions,
@@ -207,9 +205,11 @@ class _Work:
             tick=self.tick,
         )
 
-    def local(self, candidate: Candidate) -> LocalFit | None:
-        """The candidate with weights that vary over the frame."""
+    def local(self, candidate: Candidate, most: int | None) -> LocalFit | None:
+        """The candidate with weights that vary over the frame; None well beyond the `most` components in question."""
         self.tick()
+        if most is None or candidate.config.n_components > most + 1:
+            return None
         pool, floor = self.pool, candidate.config.sigma_floor or self.sigma_floor
         shape, fit = self.movie.shape, candidate.fit
         return fit_local(pool.values, pool.positions, shape, fit, sigma_floor=floor, backend=self.backend)
@@ -236,82 +236,7 @@ class _Work:
         return found
 
 
-def choose_components(candidates: Sequence[Candidate]) -> tuple[int | None, str]:
-    """The smallest K whose best BIC over the trends is within `EVIDENCE` of the best of all, and why."""
-    best: dict[int, float] = {}
-    for c in candidates:
-        if c.fit.status[0] < FitStatus.DEGENERATE:
-            best[c.config.n_components] = min(best.get(c.config.n_components, np.inf), float(c.fit.bic[0]))
-    if not best:
-        return None, "No model could be fitted to these pixels, so nothing is decided."
-    least = min(best.values())
-    k = min(n for n, value in best.items() if value <= least + EVIDENCE)
-    parts = []
-    if k - 1 in best:
-        parts.append(f"BIC falls by {best[k - 1] - best[k]:,.0f} from {k - 1} to {k}")
-    if k + 1 in best:
-        change = round(best[k + 1] - best[k])
-        moves = f"{'rises' if change > 0 else 'falls'} by {abs(change):,}" if change else "stays"
-        parts.append(f"{moves} from {k} to {k + 1}")
-    noun = "component" if k == 1 else "components"
-    why = f": {' and '.join(parts)} (a larger model needs a fall of {EVIDENCE:g})" if parts else ", as asked for"
-    return k, f"{k} {noun}{why}."
-
-
-def choose_trend(candidates: Sequence[Candidate], local: dict[str, LocalFit | None]) -> tuple[str | None, str]:
-    """Among candidates of one K: the trend of best local BIC, or the simplest whose surface is nearly the same."""
-    if len(candidates) == 1 and candidates[0].fit.status[0] < FitStatus.DEGENERATE:
-        return candidates[0].trend, f"Trend {candidates[0].trend}, as asked for."
-    fitted = {c.trend: found for c in candidates if (found := local.get(c.trend)) is not None}
-    if not fitted:
-        ordinary = [c for c in candidates if c.fit.status[0] < FitStatus.DEGENERATE]
-        if not ordinary:
-            return None, ""
-        trend = min(ordinary, key=lambda c: float(c.fit.bic[0])).trend
-        return trend, f"Trend {trend}: the lowest BIC."
-    best = min(fitted, key=lambda name: fitted[name].bic)
-    simplest = sorted(fitted, key=lambda name: len(trend_terms(name)))
-    for trend in simplest:
-        if trend == best:
-            break
-        apart = surface_difference(fitted[trend].fit[0], fitted[best].fit[0])
-        behind = fitted[trend].bic - fitted[best].bic
-        if apart < IMMATERIAL or (behind <= EVIDENCE and apart < SUFFICIENT):
-            text = f"its surface differs by only {apart:.2f} of the narrowest sigma and its BIC by {behind:,.0f}"
-            return trend, f"Trend {trend}: the simplest that is as good as {best}, which fits best ({text})."
-    others = [found.bic for name, found in fitted.items() if name != best]
-    lead = f" by {min(others) - fitted[best].bic:,.0f}" if others else ""
-    return best, f"Trend {best}: the lowest BIC{lead} once each part of the frame has weights of its own."
-
-
-def surface_difference(first: MixtureFit, second: MixtureFit) -> float:
-    """Root mean square over the frame of the difference of two trends, its mean left out, in the narrowest sigma."""
-    side = (33, 33)
-    difference = first.trend(side) - second.trend(side)
-    narrowest = min(float(np.nanmin(fit.sigmas)) for fit in (first, second))
-    return float(difference.std()) / narrowest
-
-
-def cautions(fit: MixtureFit | None, local: LocalFit | None) -> list[str]:
-    """What a user of the recommended model should look at."""
-    found = []
-    if fit is not None and local is not None and surface_difference(fit, local.fit[0]) > SUFFICIENT:
-        found.append(
-            "With weights common to the whole frame the fitted trend follows the specimen (it differs by "
-            f"{surface_difference(fit, local.fit[0]):.2f} sigma from a fit that knows where the phases are): look at "
-            "the labels, and if they are wrong try --trend none or exclude the electrode with a mask."
-        )
-    if fit is not None:
-        gap, widest = np.diff(fit.means), np.maximum(fit.sigmas[1:], fit.sigmas[:-1])
-        for i in np.flatnonzero(gap < widest):
-            found.append(
-                f"Components {i + 1} and {i + 2} lie closer than their widths: they may share one phase of an uneven "
-                "grey level; name the phases to merge them, or use fewer components."
-            )
-    return found
-
-
-def trend_tests(candidates: Sequence[Candidate], local: dict[str, LocalFit | None]) -> list[SelectionTest]:
+def trend_tests(candidates: Sequence[Candidate], local: Local) -> list[SelectionTest]:
     """Likelihood-ratio tests of all nested pairs of trends at each K; where `local` holds both, with those fits too."""
     found = []
     for small in candidates:
@@ -320,7 +245,7 @@ def trend_tests(candidates: Sequence[Candidate], local: dict[str, LocalFit | Non
             if large.config.n_components != k or not set(small.config.terms) < set(large.config.terms):
                 continue
             pairs = [(TREND, small.fit, large.fit)]
-            fits = [f.fit for name in names if (f := local.get(name)) is not None and f.fit.n_components == k]
+            fits = [f.fit for name in names if (f := local.get((name, k))) is not None]
             if len(fits) == 2:
                 pairs.append((TREND_LOCAL, fits[0], fits[1]))
             for kind, one, other in pairs:
@@ -329,11 +254,9 @@ def trend_tests(candidates: Sequence[Candidate], local: dict[str, LocalFit | Non
     return found
 
 
-def _row(candidate: Candidate, local: dict[str, LocalFit | None]) -> SelectionRow:
+def _row(candidate: Candidate, local: Local) -> SelectionRow:
     fit, config = candidate.fit, candidate.config
     usable = fit.status[0] < FitStatus.DEGENERATE
-    found = local.get(candidate.trend)
-    same_k = found is not None and found.fit.n_components == config.n_components
     return SelectionRow(
         trend=candidate.trend,
         n_components=config.n_components,
@@ -342,7 +265,7 @@ def _row(candidate: Candidate, local: dict[str, LocalFit | None]) -> SelectionRo
         aic=float(fit.aic[0]),
         bic=float(fit.bic[0]),
         icl=float(candidate.icl[0]),
-        bic_local=found.bic if found is not None and same_k else float("nan"),
+        bic_local=bic_of(local.get(key_of(candidate))),
         status=FitStatus(int(fit.status[0])).label,
     )
 

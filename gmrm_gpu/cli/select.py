@@ -78,7 +78,7 @@ def selection_text(result: ModelSelection) -> str:
     frames = say.count(len(result.frames), "frame")
     rate = "" if result.rate >= 1 else f" drawn at {100 * result.rate:g} %"
     head = f"{result.movie}: {result.n_samples:,} pixels{rate} of {frames} of {height} x {width}"
-    local = "(local: BIC with weights of their own in each part of the frame)"
+    local = "local: BIC that lets every part of the frame have weights of its own, by which the model is chosen"
     parts = [head, _table(result), local, f"note: {BIC_NOTE}"]
     if tests := _test_lines(result):
         parts += ["likelihood-ratio tests (small p: the larger model fits better than chance allows):", *tests]

@@ -19,7 +19,7 @@ from .steps import m_step
 
 _CELL_SAMPLES = 64
 """Samples in a cell on average, at least."""
-_MAX_SIDE = 8
+_MAX_SIDE = 6
 """Cells along a side of the frame, at most."""
 _PSEUDO = 0.5
 """Samples added to every component of every cell."""

@@ -88,7 +88,8 @@ def fit_candidates(
             words = None if streams is None else streams[:, :k]
             fit = fit_samples(samples, model, streams=words, sigma_floor=sigma_floor, backend=backend)
             for other in (made[j, k].fit for j in range(len(trends)) if (j, k) in made):
-                if set(other.terms) <= set(model.terms):
+                # Continued only where the starts did worse than the nested model.
+                if set(other.terms) <= set(model.terms) and not (fit.log_likelihood >= other.log_likelihood).all():
                     again = refit_samples(samples, other, model, sigma_floor=sigma_floor, backend=backend)
                     fit = better(fit, again)
             if (i, k - 1) in made:

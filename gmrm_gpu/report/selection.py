@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..results import FitStatus
-from ..results.selection import ModelSelection
+from ..results.selection import LOCAL_NOTE, ModelSelection
 from . import style
 from .common import count_of, number
 from .histogram import bin_edges, draw_components
@@ -21,14 +20,14 @@ _LINEAR = 30.0
 
 def selection_figure(result: ModelSelection) -> Any:
     """Three panels: BIC against K for each trend, the trends at the recommended K, histogram with components."""
-    figure = style.new_figure(13.0, 5.85)
+    figure = style.new_figure(13.0, 5.95)
     _components_panel(style.add_axes(figure, 0.85, 0.95, 3.6, 3.15), result)
     _trends_panel(style.add_axes(figure, 6.2, 0.95, 1.85, 3.15), result)
     _histogram_panel(style.add_axes(figure, 8.95, 0.95, 3.85, 3.15), result)
     verdict = "Recommended" if result.decided else "Nothing could be decided; fallback"
     text = f"{verdict}: {count_of(result.n_components, 'component')}, trend {style.plain(result.trend)}"
     figure.text(0.03, 0.955, text, fontsize=13, fontweight="bold", color=style.TEXT, va="center")
-    reason = textwrap.fill(style.plain(result.reason), 190)
+    reason = textwrap.fill(style.plain(f"{result.reason} {LOCAL_NOTE}"), 185)
     figure.text(0.03, 0.025, reason, fontsize=9, color=style.TEXT, va="bottom", linespacing=1.4)
     pixels = f"{result.n_samples:,} pixels of {count_of(len(result.frames), 'frame')} of {result.movie}"
     figure.text(0.97, 0.955, style.plain(pixels), fontsize=9, color=style.TEXT, ha="right", va="center")
@@ -38,7 +37,11 @@ def selection_figure(result: ModelSelection) -> Any:
 def _components_panel(axes: Any, result: ModelSelection) -> None:
     style.plot_axes(axes)
     style.axis_labels(axes, "number of components K", "BIC above the best (lower is better)", "How many components?")
-    values = np.array([row.bic for row in result.rows])
+    # BIC with local weights decides; where there is none, the ordinary one.
+    shown = {id(row): row.bic_local for row in result.rows}
+    if not np.isfinite(list(shown.values())).any():
+        shown = {id(row): row.bic for row in result.rows}
+    values = np.array(list(shown.values()))
     if not np.isfinite(values).any():
         axes.text(0.5, 0.5, "no model could be fitted", transform=axes.transAxes, ha="center", fontsize=10)
         return
@@ -47,8 +50,7 @@ def _components_panel(axes: Any, result: ModelSelection) -> None:
         rows = [row for row in result.rows if row.trend == trend]
         axes.plot(
             [row.n_components for row in rows],
-            # A component that found nothing makes no other model.
-            [np.nan if row.status == FitStatus.DROPPED.label else row.bic - least for row in rows],
+            [shown[id(row)] - least for row in rows],
             color=_COLOURS[i % len(_COLOURS)],
             marker=_MARKERS[i % len(_MARKERS)],
             markersize=5,
@@ -56,15 +58,15 @@ def _components_panel(axes: Any, result: ModelSelection) -> None:
             label=style.plain(trend),
         )
     chosen = result.row(result.trend, result.n_components)
-    if chosen is not None and np.isfinite(chosen.bic):
-        place = (chosen.n_components, chosen.bic - least)
+    if chosen is not None and np.isfinite(shown[id(chosen)]):
+        place = (chosen.n_components, shown[id(chosen)] - least)
         axes.plot(*place, "o", markersize=15, markerfacecolor="none", markeredgecolor=style.BLACK, markeredgewidth=1.8)
     axes.set_yscale("symlog", linthresh=_LINEAR, linscale=1.0)
     axes.set_ylim(-4, 3 * max(float(np.nanmax(values)) - least, _LINEAR))
     ticks = [0, 10, 20, *(10.0**e for e in range(2, 8) if 10**e < axes.get_ylim()[1])]
     axes.set_yticks(ticks, [f"{tick:,.0f}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xticks(sorted({row.n_components for row in result.rows}))
+    axes.set_xticks(sorted({row.n_components for row in result.rows if np.isfinite(shown[id(row)])}))
     axes.legend(
         title="trend (ring: recommended)",
         fontsize=8.5,
@@ -112,11 +114,6 @@ def _trends_panel(axes: Any, result: ModelSelection) -> None:
                 color=style.TEXT,
                 fontweight=weight,
             )
-    note = (
-        "Here phases may be commoner in one part\nof the frame than in another: so a trend cannot\n"
-        "pass for the place where a phase is."
-    )
-    axes.text(-0.5, -0.33, note, transform=axes.transAxes, fontsize=8.5, color=style.TEXT)
 
 
 def _histogram_panel(axes: Any, result: ModelSelection) -> None:

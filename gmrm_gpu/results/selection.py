@@ -18,6 +18,9 @@ BIC_NOTE = (
 )
 
 
+LOCAL_NOTE = (
+    "BIC here lets every part of the frame have weights of its own, so that no trend gains by telling where a phase is."
+)
 TREND, TREND_LOCAL, COMPONENTS = "trend", "trend, local weights", "components"
 """Kinds of `SelectionTest`."""
 
@@ -27,8 +30,8 @@ class SelectionRow:
     """One model. Smaller criteria are better; NaN where the fit failed.
 
     trend : preset or monomials as in `MixtureConfig`. n_parameters : 3K - 1 + q, less three for a dropped component.
-    bic_local : BIC with weights of their own in each part of the frame, which is what the trend is chosen by; NaN for
-        numbers of components other than the recommended one.
+    bic_local : BIC with weights of their own in each part of the frame, by which the model is chosen; NaN for numbers
+        of components that ordinary BIC has ruled out.
     """
 
     trend: str
@@ -112,7 +115,7 @@ class ModelSelection:
         fit = None if self.fit is None else self.fit.arrays() | {"terms": self.fit.terms}
         return {name: getattr(self, name) for name in names} | {
             "cautions": self.cautions,
-            "note": BIC_NOTE,
+            "note": f"{LOCAL_NOTE} {BIC_NOTE}",
             "rows": [asdict(row) for row in self.rows],
             "tests": [asdict(test) for test in self.tests],
             "fit": fit,
