@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -18,3 +20,11 @@ def test_benchmarks_run_at_toy_size():
     done = subprocess.run(command, env=environment, cwd=FOLDER, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout
+
+
+@pytest.mark.parametrize("words", ["null --k 1 --n 2 --m 60 --bootstrap 3", "movies --n 1 --rate 0.05"])
+def test_the_choice_of_the_model_is_checked_at_toy_size(words):
+    command = [sys.executable, "selection.py", *words.split()]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rejected at 5 %" in done.stdout or "failures 0" in done.stdout

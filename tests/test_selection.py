@@ -238,6 +238,23 @@ def test_recommendation(scenario, options, k, trends):
     assert (config.mixture.n_components, config.mixture.trend) == (k, chosen.trend)
 
 
+@pytest.mark.parametrize(
+    ("best", "most", "k", "says"),
+    [
+        ({1: 500.0, 2: 100.0, 3: 95.0}, 6, 2, "BIC falls by 400 from 1 to 2 and falls by 5 from 2 to 3"),
+        ({1: 500.0, 2: 100.0, 3: 80.0}, 6, 3, "BIC falls by 20 from 2 to 3 ("),
+        ({1: 500.0, 2: 100.0, 3: 80.0}, 2, 2, "BIC falls by 400 from 1 to 2 and falls by 20 from 2 to 3"),
+        ({1: 7.0, 2: 7.0}, 6, 1, "1 component: BIC stays from 1 to 2"),
+        ({4: 7.0}, 6, 4, "4 components, as asked for."),
+        ({}, 6, None, "nothing is decided"),
+    ],
+)
+def test_components_are_the_fewest_that_none_beats_by_far(best, most, k, says):
+    chosen, why = choose.choose_components(best, most)
+    assert chosen == k
+    assert says in why
+
+
 @pytest.fixture(scope="module")
 def movie():
     return gg.simulate("battery", shape=(64, 72), n_frames=6, seed=2).movie
