@@ -26,6 +26,7 @@ ALLOWED = {
     "mixture": {"backend", "config", "results", "philox"},
     "classify": {"backend", "config", "results", "mixture"},
     "channels": {"config", "results", "backend", "philox", "frames", "sampling", "survey", "mixture", "classify"},
+    "trendcheck": {"config", "results", "backend", "frames", "sampling", "survey", "mixture", "classify"},
     "correct": {"backend", "config", "results", "classify"},
     "quantify": {"backend", "config", "results", "classify"},
     "estimate": {"backend", "config", "results"},

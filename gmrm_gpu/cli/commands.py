@@ -27,7 +27,7 @@ from ..output import (
     write_json,
 )
 from ..pipeline import Runner, analyze
-from ..results import AnalysisResult, FitStatus, StudyResult, status_counts
+from ..results import AnalysisResult, FitStatus, StudyResult, status_counts, trend_warning
 from ..study import run_study
 from ..synthetic import simulate
 from . import console as say
@@ -164,6 +164,7 @@ def run_fit(args: argparse.Namespace, console: Console) -> None:
     print(say.fit_table(result))
     print(f"written: {out}")
     _note_result(console, result.status, result.provenance)
+    _note_trend(console, result)
 
 
 def _draw_fit(result: AnalysisResult, movie: Movie, folder: Path) -> None:
@@ -202,6 +203,7 @@ def run_analyze(args: argparse.Namespace, console: Console) -> None:
     print(say.growth(result))
     _close_run(out, failure, args)
     _note_result(console, result.status, result.provenance)
+    _note_trend(console, result)
     note(console, say.calibration_note(result.scale, result.time_s, result.config))
 
 
@@ -260,6 +262,7 @@ def _study(
     _close_run(out, failure, args)
     every = [result.reference_status, *result.status.values()]
     _note_result(console, np.concatenate([status.reshape(-1) for status in every]), result.provenance)
+    _note_trend(console, result)
     return result
 
 
@@ -324,6 +327,14 @@ def _note_result(console: Console, status: np.ndarray, provenance: dict[str, Any
     note(console, say.fit_note(status))
     for warning in provenance.get("warnings", ()):
         note(console, warning)
+
+
+def _note_trend(console: Console, result: AnalysisResult | StudyResult) -> None:
+    """Whether the trend may have taken up a phase; of a study, in its fully sampled example frames."""
+    source = result if isinstance(result, AnalysisResult) else result.examples
+    if source is not None:
+        valid = None if result.examples is None else result.examples.valid
+        note(console, trend_warning(source.fits, result.movie.shape, valid))
 
 
 def _assignment(text: str) -> tuple[str, Any]:

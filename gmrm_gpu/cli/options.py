@@ -163,7 +163,7 @@ MODEL = (
         metavar="TREND",
     ),
     Setting(
-        "--trend-prior", "mixture", "trend_prior", "grey levels the trend's terms rarely exceed", real, metavar="G"
+        "--trend-prior", "mixture", "trend_prior", "prior sd of its terms, grey levels; 0.2 is stiff", real, metavar="G"
     ),
     Setting("--schedule", "mixture", "schedule", "fast, or the plain ECM; both end at the same fit", choices=SCHEDULES),
     Setting("--starts", "mixture", "starts", f"starts tried, some of {', '.join(STARTS)}", words, metavar="A,B"),

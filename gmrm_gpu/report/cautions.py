@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..results import AnalysisResult, FitStatus, StudyResult, status_counts
+from ..results import AnalysisResult, FitStatus, StudyResult, status_counts, trend_warning
 from .common import (
     Result,
     analysis_config,
@@ -28,7 +28,7 @@ _GAP, _RELATIVE_GAP = 0.03, 0.25
 def cautions(result: Result) -> list[str]:
     """What a reader should know before trusting the numbers; empty when all is well."""
     notes = _study_cautions(result) if isinstance(result, StudyResult) else _analysis_cautions(result)
-    notes += _split_phase(result) + _trace_phase(result) + _correction_note(result)
+    notes += _split_phase(result) + _trace_phase(result) + _large_trend(result) + _correction_note(result)
     phases, movie = analysis_config(result).phases, result.movie
     excluded = movie.shape[0] * movie.shape[1] - movie.n_pixels
     if excluded > 0:
@@ -88,6 +88,16 @@ def _trace_phase(result: Result) -> list[str]:
     return [
         f"{text}: a trace, or a few outliers with a component of their own. Look at such a frame with gmrm-gpu fit."
     ]
+
+
+def _large_trend(result: Result) -> list[str]:
+    """A note if the trend may have taken up a phase; of a study, in its fully sampled example frames."""
+    source = result if isinstance(result, AnalysisResult) else usable_examples(result)
+    if source is None:
+        return []
+    examples = result.examples
+    text = trend_warning(source.fits, result.movie.shape, None if examples is None else examples.valid)
+    return [] if text is None else [text]
 
 
 def _unsure_labels(result: AnalysisResult) -> list[str]:

@@ -10,6 +10,7 @@ from .fit import FitStatus, MixtureFit, status_counts
 from .movie import UNIT_TEXT, Examples, MovieInfo, Scale
 from .study import StudyResult
 from .tables import rate_name, write_csv
+from .trend import separation, trend_amplitude, trend_warning
 
 __all__ = [
     "UNIT_TEXT",
@@ -23,6 +24,9 @@ __all__ = [
     "Scale",
     "StudyResult",
     "rate_name",
+    "separation",
     "status_counts",
+    "trend_amplitude",
+    "trend_warning",
     "write_csv",
 ]
