@@ -21,11 +21,11 @@ from .backend import Backend, get_backend
 from .config import TREND_PRESETS, AnalysisConfig, MixtureConfig, check_whole, trend_terms
 from .errors import ConfigError
 from .frames import Movie, open_movie
-from .mixture.choose import Local, best_of, bic_of, cautions, choose_components, choose_trend, key_of
+from .mixture.choose import Halves, Local, best_of, bic_of, cautions, choose_components, choose_trend, key_of
 from .mixture.local import LocalFit, fit_local
 from .mixture.select import Candidate, bootstrap_components, fit_candidates, likelihood_ratio_test
 from .philox import STREAM_START, stream_words
-from .results import FitStatus
+from .results import FitStatus, MixtureFit
 from .results.selection import COMPONENTS, TREND, TREND_LOCAL, ModelSelection, SelectionRow, SelectionTest
 from .sampling import Sampler
 from .survey import survey_movie
@@ -45,10 +45,15 @@ FALLBACK = 2
 
 @dataclass(frozen=True)
 class Pool:
-    """Pixels of several frames. values : (m,) float64. positions : (m,) flat indices. frames : their numbers."""
+    """Pixels of several frames.
+
+    values : (m,) float64. positions : (m,) flat indices. half : (m,) bool, of the second half of the movie.
+    frames : their numbers.
+    """
 
     values: np.ndarray
     positions: np.ndarray
+    half: np.ndarray
     frames: tuple[int, ...]
 
 
@@ -67,8 +72,8 @@ def select_model(
 
     Pixels of frames spread over the movie are pooled, those that ``config.sampling`` draws and no others; so a movie
     analysed at 1 % is judged by these pixels alone. What decides is BIC with weights that vary over the frame (see
-    `mixture.local`): the fewest components that no larger model beats by 10, and no more than ordinary BIC wants; then
-    the trend of lowest BIC, or a simpler one with nearly the same surface.
+    `mixture.local`): the fewest components that no larger model beats by 10, and no more than ordinary BIC wants; then,
+    each half of the movie by itself, the trend of lowest BIC, or a simpler one with nearly the same surface.
 
     Parameters
     ----------
@@ -116,7 +121,8 @@ def pool_pixels(movie: Movie, config: AnalysisConfig, n_frames: int, max_samples
         values.append(seen[np.isfinite(seen)])
         positions.append(where[np.isfinite(seen)])
     frames = tuple(int(movie.frame_numbers[t]) for t in chosen)
-    return Pool(np.concatenate(values), np.concatenate(positions).astype(np.int32), frames)
+    half = np.repeat(np.arange(len(values)) >= (len(values) + 1) // 2, [v.size for v in values])
+    return Pool(np.concatenate(values), np.concatenate(positions).astype(np.int32), half, frames)
 
 
 def _even(n: int, most: int) -> np.ndarray:
@@ -155,7 +161,8 @@ class _Work:
         k, k_reason = choose_components(best_of(carried, lambda c: bic_of(local[key_of(c)])), most or 0)
         if k is None:
             k, k_reason = choose_components(best_of(carried, lambda c: float(c.fit.bic[0])))
-        trend, trend_reason = choose_trend([c for c in carried if c.config.n_components == k], local)
+        halves = {key_of(c): self.halves(local[key_of(c)]) for c in carried if c.config.n_components == k}
+        trend, trend_reason = choose_trend([c for c in carried if c.config.n_components == k], halves)
         decided = k is not None
         if k is None or trend is None:
             k, trend = min(counts, key=lambda n: abs(n - FALLBACK)), min(trends, key=lambda t: len(trend_terms(t)))
@@ -168,7 +175,7 @@ class _Work:
             shape=self.movie.shape,
             frames=self.pool.frames,
             rate=self.config.sampling.rate,
-            rows=tuple(_row(c, local) for c in candidates),
+            rows=tuple(_row(c, local.get(key_of(c)), halves.get(key_of(c), ())) for c in candidates),
             tests=tuple(tests),
             n_components=k,
             trend=trend,
@@ -210,9 +217,23 @@ class _Work:
         self.tick()
         if most is None or candidate.config.n_components > most + 1:
             return None
-        pool, floor = self.pool, candidate.config.sigma_floor or self.sigma_floor
-        shape, fit = self.movie.shape, candidate.fit
-        return fit_local(pool.values, pool.positions, shape, fit, sigma_floor=floor, backend=self.backend)
+        return self.fit_local(candidate.fit, np.ones(self.pool.half.shape, bool))
+
+    def halves(self, whole: LocalFit | None) -> Halves:
+        """`whole` fitted to the two halves of the movie, each by itself; none where it, or one of them, failed."""
+        second = self.pool.half
+        if whole is None or not second.any():
+            return () if whole is None else (whole,)
+        fits = [self.fit_local(whole.fit, part) for part in (~second, second)]
+        return tuple(f for f in fits if f is not None) if None not in fits else ()
+
+    def fit_local(self, start: MixtureFit, part: np.ndarray) -> LocalFit | None:
+        """`mixture.local.fit_local` on the pixels `part` (m,) bool."""
+        floor = self.config.mixture.sigma_floor or self.sigma_floor
+        values, positions = self.pool.values[part], self.pool.positions[part]
+        if values.size <= start.n_parameters or values.min() == values.max():
+            return None
+        return fit_local(values, positions, self.movie.shape, start, sigma_floor=floor, backend=self.backend)
 
     def bootstrap(self, k: int, trend: str, counts: Sequence[int], n_bootstrap: int) -> list[SelectionTest]:
         """K - 1 against K, and K against K + 1."""
@@ -254,7 +275,7 @@ def trend_tests(candidates: Sequence[Candidate], local: Local) -> list[Selection
     return found
 
 
-def _row(candidate: Candidate, local: Local) -> SelectionRow:
+def _row(candidate: Candidate, local: LocalFit | None, halves: Halves) -> SelectionRow:
     fit, config = candidate.fit, candidate.config
     usable = fit.status[0] < FitStatus.DEGENERATE
     return SelectionRow(
@@ -265,7 +286,8 @@ def _row(candidate: Candidate, local: Local) -> SelectionRow:
         aic=float(fit.aic[0]),
         bic=float(fit.bic[0]),
         icl=float(candidate.icl[0]),
-        bic_local=bic_of(local.get(key_of(candidate))),
+        bic_local=bic_of(local),
+        bic_halves=sum(part.bic for part in halves) if halves else float("nan"),
         status=FitStatus(int(fit.status[0])).label,
     )
 

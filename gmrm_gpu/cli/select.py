@@ -78,7 +78,10 @@ def selection_text(result: ModelSelection) -> str:
     frames = say.count(len(result.frames), "frame")
     rate = "" if result.rate >= 1 else f" drawn at {100 * result.rate:g} %"
     head = f"{result.movie}: {result.n_samples:,} pixels{rate} of {frames} of {height} x {width}"
-    local = "local: BIC that lets every part of the frame have weights of its own, by which the model is chosen"
+    local = (
+        "local: BIC that lets every part of the frame have weights of its own, by which K is chosen; "
+        "halves: the same for each half of the movie by itself, by which the trend is chosen"
+    )
     parts = [head, _table(result), local, f"note: {BIC_NOTE}"]
     if tests := _test_lines(result):
         parts += ["likelihood-ratio tests (small p: the larger model fits better than chance allows):", *tests]
@@ -90,14 +93,14 @@ def selection_text(result: ModelSelection) -> str:
 
 
 def _table(result: ModelSelection) -> str:
-    header = ("trend", "K", "parameters", "log-likelihood", "AIC", "BIC", "ICL", "local", "status", "")
+    header = ("trend", "K", "parameters", "log-likelihood", "AIC", "BIC", "ICL", "local", "halves", "status", "")
     chosen = (result.trend, result.n_components)
     rows = [
         (
             row.trend,
             str(row.n_components),
             str(row.n_parameters),
-            *(_one_decimal(v) for v in (row.log_likelihood, row.aic, row.bic, row.icl, row.bic_local)),
+            *(_one_decimal(v) for v in (row.log_likelihood, row.aic, row.bic, row.icl, row.bic_local, row.bic_halves)),
             row.status,
             "<- recommended" if (row.trend, row.n_components) == chosen else "",
         )

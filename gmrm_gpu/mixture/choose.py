@@ -13,6 +13,9 @@ from .select import Candidate
 
 Local = dict[tuple[str, int], LocalFit | None]
 """Fits with weights per part of the frame, by trend and K."""
+Halves = tuple[LocalFit, ...]
+"""Such fits to the halves of a movie, each by itself: a trend that turns over from one to the other is seen in neither
+the mean surface nor its likelihood. One fit where there is a single frame, none where a fit failed."""
 
 EVIDENCE = 10.0
 """Difference of BIC that counts as very strong evidence (Kass & Raftery 1995); a larger model needs that much."""
@@ -64,48 +67,49 @@ def choose_components(best: dict[int, float], most: int = 6) -> tuple[int | None
     return k, f"{k} {noun}{why}."
 
 
-def choose_trend(candidates: Sequence[Candidate], local: Local) -> tuple[str | None, str]:
-    """Among candidates of one K: the trend of best local BIC, or the simplest whose surface is nearly the same."""
+def choose_trend(candidates: Sequence[Candidate], halves: dict[tuple[str, int], Halves]) -> tuple[str | None, str]:
+    """Among candidates of one K: the trend of lowest BIC over both halves, or the simplest with nearly its surfaces."""
     if len(candidates) == 1 and candidates[0].fit.status[0] < FitStatus.DEGENERATE:
         return candidates[0].trend, f"Trend {candidates[0].trend}, as asked for."
-    fitted = {c.trend: found for c in candidates if (found := local.get(key_of(c))) is not None}
+    fitted = {c.trend: found for c in candidates if (found := halves.get(key_of(c)))}
     if not fitted:
         ordinary = [c for c in candidates if c.fit.status[0] < FitStatus.DEGENERATE]
         if not ordinary:
             return None, ""
         trend = min(ordinary, key=lambda c: float(c.fit.bic[0])).trend
         return trend, f"Trend {trend}: the lowest BIC."
-    best = min(fitted, key=lambda name: fitted[name].bic)
-    simplest = sorted(fitted, key=lambda name: len(trend_terms(name)))
-    for trend in simplest:
+    bic = {name: sum(part.bic for part in parts) for name, parts in fitted.items()}
+    best = min(bic, key=lambda name: bic[name])
+    for trend in sorted(fitted, key=lambda name: len(trend_terms(name))):
         if trend == best:
             break
-        apart = surface_difference(fitted[trend].fit[0], fitted[best].fit[0])
-        behind = fitted[trend].bic - fitted[best].bic
+        apart = surface_difference(*([part.fit[0] for part in fitted[name]] for name in (trend, best)))
+        behind = bic[trend] - bic[best]
         if apart < IMMATERIAL or (behind <= EVIDENCE and apart < SUFFICIENT):
             text = f"its surface differs by only {apart:.2f} of the narrowest sigma and its BIC by {behind:,.0f}"
             return trend, f"Trend {trend}: the simplest that is as good as {best}, which fits best ({text})."
-    others = [found.bic for name, found in fitted.items() if name != best]
-    lead = f" by {min(others) - fitted[best].bic:,.0f}" if others else ""
-    return best, f"Trend {best}: the lowest BIC{lead}."
+    others = [value for name, value in bic.items() if name != best]
+    lead = f" by {min(others) - bic[best]:,.0f}" if others else ""
+    return best, f"Trend {best}: the lowest BIC{lead}, the halves of the movie by themselves."
 
 
-def surface_difference(first: MixtureFit, second: MixtureFit) -> float:
-    """Root mean square over the frame of the difference of two trends, its mean left out, in the narrowest sigma."""
+def surface_difference(first: Sequence[MixtureFit], second: Sequence[MixtureFit]) -> float:
+    """Rms over frame and pairs of fits of the difference of trends, its mean left out, in narrowest sigmas."""
     side = (33, 33)
-    difference = first.trend(side) - second.trend(side)
-    narrowest = min(float(fit.sigmas[fit.weights >= min(RARE, fit.weights.max())].min()) for fit in (first, second))
-    return float(difference.std()) / narrowest
+    square = [(one.trend(side) - other.trend(side)).var() for one, other in zip(first, second, strict=True)]
+    narrowest = min(float(f.sigmas[f.weights >= min(RARE, f.weights.max())].min()) for f in (*first, *second))
+    return float(np.sqrt(np.mean(square))) / narrowest
 
 
 def cautions(fit: MixtureFit | None, local: LocalFit | None) -> list[str]:
     """What a user of the recommended model should look at."""
     found = []
-    if fit is not None and local is not None and surface_difference(fit, local.fit[0]) > SUFFICIENT:
+    apart = 0.0 if fit is None or local is None else surface_difference([fit], [local.fit[0]])
+    if apart > SUFFICIENT:
         found.append(
             "With weights common to the whole frame the fitted trend follows the specimen (it differs by "
-            f"{surface_difference(fit, local.fit[0]):.2f} sigma from a fit that knows where the phases are): look at "
-            "the labels, and if they are wrong try --trend none, --trend-prior 2, or a mask over the electrode."
+            f"{apart:.2f} sigma from a fit that knows where the phases are): look at the labels, and if they are wrong "
+            "try --trend none, --trend-prior 2, or a mask over the electrode."
         )
     if fit is not None:
         gap, widest = np.diff(fit.means), np.maximum(fit.sigmas[1:], fit.sigmas[:-1])

@@ -83,7 +83,7 @@ def _components_panel(axes: Any, result: ModelSelection) -> None:
 def _trends_panel(axes: Any, result: ModelSelection) -> None:
     style.plot_axes(axes)
     rows = [row for row in result.rows if row.n_components == result.n_components]
-    values = np.array([row.bic_local for row in rows])
+    values = np.array([row.bic_halves for row in rows])
     title = f"Which trend, for K = {result.n_components}?"
     style.axis_labels(axes, "BIC above the best", "", title)
     axes.set_yticks(range(len(rows)), [style.plain(row.trend) for row in rows])

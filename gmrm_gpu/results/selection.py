@@ -30,8 +30,9 @@ class SelectionRow:
     """One model. Smaller criteria are better; NaN where the fit failed.
 
     trend : preset or monomials as in `MixtureConfig`. n_parameters : 3K - 1 + q, less three for a dropped component.
-    bic_local : BIC with weights of their own in each part of the frame, by which the model is chosen; NaN for numbers
-        of components that ordinary BIC has ruled out.
+    bic_local : BIC with weights of their own in each part of the frame, by which K is chosen; NaN for numbers of
+        components that ordinary BIC has ruled out.
+    bic_halves : the same for each half of the movie by itself, summed, by which the trend is chosen; NaN for other K.
     """
 
     trend: str
@@ -42,6 +43,7 @@ class SelectionRow:
     bic: float
     icl: float
     bic_local: float
+    bic_halves: float
     status: str
 
 
