@@ -85,6 +85,17 @@ class Backend:
             return out
         return self.xp.cumulative_sum(array, dtype=array.dtype)
 
+    def count(self, index: Array, weights: Array, size: int) -> Array:
+        """(size,) float64 sums of `weights` (float64, 1-D) by `index`; exact, whatever the order, for whole numbers."""
+        xp = self.xp
+        if self.name in ("numpy", "cupy"):
+            return xp.bincount(index, weights=weights, minlength=size)
+        order = xp.argsort(index)
+        running = xp.cumulative_sum(xp.take(weights, order), include_initial=True)
+        edges = xp.searchsorted(xp.take(index, order), self.arange(size + 1, dtype=index.dtype))
+        reached = xp.take(running, edges)
+        return reached[1:] - reached[:-1]
+
     def put(self, array: Array, index: Array, values: Array) -> Array:
         """`array` (1-D) with ``array[index] = values``; `index` holds distinct integers. May work in place.
 

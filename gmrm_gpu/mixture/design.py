@@ -75,6 +75,7 @@ class Samples:
     scale: Array
     n: Array
     basis: TrendBasis
+    log_weights: Array | None = None
 
     def take(self, rows: Array, *, backend: Backend) -> Samples:
         """The fits at `rows` (int64)."""
@@ -91,6 +92,7 @@ class Samples:
             xp.take(self.scale, rows, axis=0),
             xp.take(self.n, rows),
             self.basis,
+            None if self.log_weights is None else xp.take(self.log_weights, rows, axis=0),
         )
 
     def rows(self, start: int, stop: int) -> Samples:
@@ -107,13 +109,15 @@ class Samples:
             self.scale[start:stop, ...],
             self.n[start:stop],
             self.basis,
+            None if self.log_weights is None else self.log_weights[start:stop, ...],
         )
 
     def subset(self, n_blocks: int) -> Samples:
         """An even subset: every block of a stride that leaves about `n_blocks`; the blocks interleave the samples."""
         stride = max(1, self.z.shape[1] // n_blocks)
         z, features, valid = (array[:, ::stride, ...] for array in (self.z, self.features, self.valid))
-        return replace(self, z=z, features=features, valid=valid)
+        log_weights = None if self.log_weights is None else self.log_weights[:, ::stride, ...]
+        return replace(self, z=z, features=features, valid=valid, log_weights=log_weights)
 
 
 def scaled_coordinates(positions: Array, shape: tuple[int, int], *, backend: Backend) -> tuple[Array, Array]:
@@ -158,13 +162,57 @@ def make_samples(
     scale = xp.sqrt(xp.sum(z * z, axis=1) / at_least_one)
     scale = xp.where(varies, scale, xp.ones_like(scale))
     z = xp.where(varies[:, None], z / scale[:, None], xp.zeros_like(z))
-    z = _blocks(xp.astype(z, backend.dtype), backend)
+    return _blocked(z, weight, positions, shape, basis, centre, scale, n, backend)
+
+
+def _blocked(
+    z: Array,
+    weight: Array,
+    positions: Array,
+    shape: tuple[int, int],
+    basis: TrendBasis,
+    centre: Array,
+    scale: Array,
+    n: Array,
+    backend: Backend,
+) -> Samples:
+    xp = backend.xp
     positions = positions[None, :] if positions.ndim == 1 else positions
-    if positions.shape[0] == values.shape[0] > 1 and _same_rows(positions, backend):
+    if positions.shape[0] == z.shape[0] > 1 and _same_rows(positions, backend):
         positions = positions[:1, :]
     x, y = scaled_coordinates(positions, shape, backend=backend)
-    features = basis.evaluate(_blocks(x, backend), _blocks(y, backend), backend=backend)
-    return Samples(z, features, _blocks(xp.astype(weight, backend.dtype), backend), centre, scale, n, basis)
+    features = basis.evaluate(block_rows(x, backend), block_rows(y, backend), backend=backend)
+    z, weight = (block_rows(xp.astype(a, backend.dtype), backend) for a in (z, weight))
+    return Samples(z, features, weight, centre, scale, n, basis)
+
+
+def frame_rows(
+    values: Array,
+    positions: Array,
+    shape: tuple[int, int],
+    pooled: Samples,
+    *,
+    valid: Array | None = None,
+    backend: Backend,
+) -> Samples:
+    """Samples of R movies as R * T rows, one a frame, on the scale of `pooled`, which holds them as R rows.
+
+    Parameters
+    ----------
+    values, positions : (R, T, m). valid : (R, T, m) bool, False for padding.
+    """
+    xp = backend.xp
+    rows, n_frames, m = values.shape
+    centre, scale = (xp.repeat(a, n_frames) for a in (pooled.centre, pooled.scale))
+    z = xp.reshape(xp.astype(backend.asarray(values), xp.float64), (rows * n_frames, m))
+    weight = xp.ones_like(z)
+    if valid is not None:
+        inside = xp.reshape(backend.asarray(valid), z.shape)
+        z, weight = xp.where(inside, z, xp.zeros_like(z)), xp.astype(inside, xp.float64)
+    z = xp.where(weight > 0, (z - centre[:, None]) / scale[:, None], xp.zeros_like(z))
+    places = xp.reshape(backend.asarray(positions), (rows * n_frames, m))
+    n = xp.sum(weight, axis=1)
+    return _blocked(z, weight, places, shape, pooled.basis, centre, scale, n, backend)
 
 
 def _varies(z: Array, valid: Array | None, backend: Backend) -> Array:
@@ -183,7 +231,7 @@ def _same_rows(positions: Array, backend: Backend) -> bool:
     return strides is not None and strides[0] == 0
 
 
-def _blocks(array: Array, backend: Backend) -> Array:
+def block_rows(array: Array, backend: Backend) -> Array:
     """(R, m) -> (R, blocks, n), zero-padded. Sample i goes to block i % blocks, so any block is an even subset."""
     xp = backend.xp
     rows, m = array.shape

@@ -67,6 +67,8 @@ def e_step(samples: Samples, theta: Array, layout: Layout, *, backend: Backend) 
     density *= per_component(-0.5 * xp.exp(-2.0 * log_sigmas))
     log_scale = log_weights - log_sigmas - _HALF_LOG_2PI
     density += per_component(xp.maximum(log_scale, xp.full_like(log_scale, NO_COMPONENT)))
+    if samples.log_weights is not None:  # the rows' own log weights are 0, or NO_COMPONENT
+        density += samples.log_weights
     top = xp.max(density, axis=2)
     density -= top[:, :, None, :]
     density = xp.exp(density)
@@ -84,16 +86,33 @@ def moments(samples: Samples, theta: Array, layout: Layout, *, backend: Backend)
 
     The fits are visited in groups whose arrays fit the cache of a core; the sums do not depend on the grouping.
     """
+    return _by_groups(samples, theta, layout, backend, keep=False)[0]
+
+
+def moments_and_resp(samples: Samples, theta: Array, layout: Layout, *, backend: Backend) -> tuple[Moments, Array]:
+    """`moments`, and the responsibilities (R, blocks, K, n) they are sums of."""
+    return _by_groups(samples, theta, layout, backend, keep=True)
+
+
+def _by_groups(
+    samples: Samples, theta: Array, layout: Layout, backend: Backend, *, keep: bool
+) -> tuple[Moments, Array]:
     rows, n_blocks, n = samples.z.shape
     group = max(1, GROUP_SAMPLES // (n_blocks * n))
     if rows <= group:
         return _moments(samples, theta, layout, backend)
-    edges = [(i, min(i + group, rows)) for i in range(0, rows, group)]
-    parts = [_moments(samples.rows(i, j), theta[i:j, :], layout, backend) for i, j in edges]
-    return Moments(*(backend.xp.concat([getattr(p, f.name) for p in parts], axis=0) for f in fields(Moments)))
+    sums, kept = [], []
+    for i in range(0, rows, group):
+        j = min(i + group, rows)
+        part, resp = _moments(samples.rows(i, j), theta[i:j, :], layout, backend)
+        sums.append(part)
+        if keep:
+            kept.append(resp)
+    joined = Moments(*(backend.xp.concat([getattr(p, f.name) for p in sums], axis=0) for f in fields(Moments)))
+    return joined, backend.xp.concat(kept, axis=0) if keep else resp
 
 
-def _moments(samples: Samples, theta: Array, layout: Layout, backend: Backend) -> Moments:
+def _moments(samples: Samples, theta: Array, layout: Layout, backend: Backend) -> tuple[Moments, Array]:
     xp = backend.xp
     log_likelihood, deviation, resp = e_step(samples, theta, layout, backend=backend)
     k, q = layout.n_components, layout.n_terms
@@ -106,9 +125,5 @@ def _moments(samples: Samples, theta: Array, layout: Layout, backend: Backend) -
     padding = [] if k % 2 == 0 else [resp, weighted] if k == 1 else [resp[:, :, :2, :]]
     columns = xp.matrix_transpose(xp.concat([resp, weighted, *padding], axis=2))
     sums = xp.matrix_transpose(add_blocks(xp.matmul(samples.features, columns)))
-    return Moments(
-        log_likelihood,
-        sums[:, :k, :],
-        sums[:, k : 2 * k, : q + 1],
-        add_blocks(xp.vecdot(weighted, deviation)),
-    )
+    square = add_blocks(xp.vecdot(weighted, deviation))
+    return Moments(log_likelihood, sums[:, :k, :], sums[:, k : 2 * k, : q + 1], square), resp

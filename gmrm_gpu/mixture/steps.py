@@ -7,6 +7,8 @@ step and the log-likelihood cannot fall.
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..backend import Array, Backend
 from .design import Samples, TrendBasis
 from .moments import NO_COMPONENT, Layout, Moments
@@ -47,7 +49,7 @@ def m_step(
             shift = shift - xp.matmul(first, step[:, :, None])[:, :, 0] / safe
     if not all_alive:
         shift = xp.where(alive, shift, xp.zeros_like(shift))
-    variance = xp.maximum(_new_square(moments, shift, step, basis, backend) / safe, floor[:, None] ** 2)
+    variance = xp.maximum(new_square(moments, shift, step, basis, backend) / safe, floor[:, None] ** 2)
     held = xp.where(alive, count, xp.zeros_like(count))
     total = xp.maximum(xp.sum(held, axis=1), xp.ones_like(floor))[:, None]
     return xp.concat(
@@ -119,7 +121,7 @@ def solve_normal(normal: Array, right: Array, *, backend: Backend) -> Array:
     return xp.linalg.solve(normal, right[:, :, None] / scale)[:, :, 0]
 
 
-def _new_square(moments: Moments, shift: Array, step: Array, basis: TrendBasis, backend: Backend) -> Array:
+def new_square(moments: Moments, shift: Array, step: Array, basis: TrendBasis, backend: Backend) -> Array:
     """Sum of w (d - shift - f.step)^2, (R, K): the squared deviations at the new means and trend."""
     xp = backend.xp
     q = basis.n_terms
@@ -131,6 +133,18 @@ def _new_square(moments: Moments, shift: Array, step: Array, basis: TrendBasis, 
     square = square + xp.matmul(xp.take(moments.resp, pair, axis=2), products)[:, :, 0]
     linear = shift[:, :, None] * moments.resp[:, :, 1 : q + 1] - moments.dev[:, :, 1:]
     return square + 2.0 * xp.matmul(linear, step[:, :, None])[:, :, 0]
+
+
+def moved(moments: Moments, shift: Array, step: Array, basis: TrendBasis, *, backend: Backend) -> Moments:
+    """The sums about means (R, K) moved by `shift` and a trend moved by `step` (R, q), same responsibilities."""
+    xp, q = backend.xp, basis.n_terms
+    dev = moments.dev - shift[:, :, None] * moments.resp[:, :, : q + 1]
+    if q:
+        pair = backend.asarray(np.concatenate([np.arange(1, q + 1), basis.pair.reshape(-1)]), dtype=xp.int64)
+        products = xp.reshape(xp.take(moments.resp, pair, axis=2), (*dev.shape, q))
+        dev = dev - xp.matmul(products, step[:, None, :, None])[..., 0]
+    square = new_square(moments, shift, step, basis, backend)
+    return Moments(moments.log_likelihood, moments.resp, dev, square)
 
 
 def extrapolate(

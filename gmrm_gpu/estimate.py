@@ -1,0 +1,167 @@
+"""Shares with intervals from one sub-sampled movie, without replicates (METHOD.md 8).
+
+`assisted` is the difference estimator of survey sampling (Saerndal, Swensson & Wretman 1992, ch. 6): earlier frames
+predict every pixel, and the visited pixels correct the prediction. `smoothed` joins the assisted curve of all frames:
+their errors are independent, since every frame draws its own pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from .backend import Array, Backend
+
+ESTIMATORS = ("count", "posterior", "assisted", "smoothed")
+VARIANCE_FRAMES = 9
+"""Frames over which variances are averaged: that of a single frame is itself uncertain."""
+_LEAST = 0.5
+"""Samples, wrongly expected, that a frame's variance stands for at least: none found does not mean none there."""
+_STEPS = np.logspace(-5, -1.5, 29)
+"""Candidate standard deviations of the change of slope from frame to frame, in shares of the frame."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A curve and the standard deviation of its sampling error, both (R, T) shares of the frame."""
+
+    share: np.ndarray
+    sd: np.ndarray
+
+    def interval(self, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper end of the central interval that should hold `level` (0 to 1) of the cases, within 0..1."""
+        reach = NormalDist().inv_cdf(0.5 + level / 2) * self.sd
+        return np.clip(self.share - reach, 0, 1), np.clip(self.share + reach, 0, 1)
+
+
+def sample_mean(
+    values: Array,
+    valid: Array | None,
+    n_samples: np.ndarray,
+    n_pixels: int,
+    clusters: str,
+    length: int,
+    *,
+    backend: Backend,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over the samples of one frame and its design variance, (R,) each on the host.
+
+    Parameters
+    ----------
+    values : (R, m) float. valid : (R, m) bool or None. n_samples : (R,) number of valid samples.
+    clusters : sampling scheme. ``fixed`` and ``bernoulli``: the variance of a simple random sample without
+        replacement. ``stratified``: half the mean squared difference of successive samples, which lie in neighbouring
+        blocks. ``lines``: between segments of `length` samples, since those of one segment are neighbours.
+    """
+    xp = backend.xp
+    weight = xp.ones_like(values) if valid is None else xp.astype(valid, values.dtype)
+    n = np.maximum(n_samples, 1)
+    total = backend.to_host(xp.sum(values * weight, axis=1))
+    mean = np.where(n_samples > 0, total / n, np.nan)
+    deviation = (values - backend.asarray(np.nan_to_num(mean))[:, None]) * weight
+    unseen = np.maximum(0.0, 1 - n_samples / n_pixels)
+    if clusters == "lines":
+        rows, m = values.shape
+        sums = xp.sum(xp.reshape(deviation, (rows, m // length, length)), axis=2)
+        n_segments = max(m // length, 1)
+        spread = backend.to_host(xp.sum(sums * sums, axis=1)) / n**2 * n_segments / max(n_segments - 1, 1)
+    elif clusters == "stratified" and values.shape[1] > 1:
+        pairs = weight[:, 1:] * weight[:, :-1]
+        step = (deviation[:, 1:] - deviation[:, :-1]) * pairs
+        count = np.maximum(backend.to_host(xp.sum(pairs, axis=1)), 1)
+        spread = 0.5 * backend.to_host(xp.sum(step * step, axis=1)) / count / n
+    else:
+        spread = backend.to_host(xp.sum(deviation * deviation, axis=1)) / np.maximum(n - 1, 1) / n
+    return mean, unseen * spread
+
+
+def steady_variance(variance: np.ndarray, n_samples: np.ndarray, n_pixels: int) -> np.ndarray:
+    """Variances (R, T) averaged over neighbouring frames, and never below that of half a sample."""
+    known = np.isfinite(variance)
+    half = VARIANCE_FRAMES // 2
+    total, count = (np.pad(a, ((0, 0), (half + 1, half))).cumsum(axis=1) for a in (np.where(known, variance, 0), known))
+    width = VARIANCE_FRAMES
+    mean = (total[:, width:] - total[:, :-width]) / np.maximum(count[:, width:] - count[:, :-width], 1)
+    least = np.maximum(0.0, 1 - n_samples / n_pixels) * _LEAST / np.maximum(n_samples, 1) ** 2
+    return np.where(known, np.maximum(mean, least), np.nan)
+
+
+def smooth(assisted: Estimate) -> Estimate:
+    """The curve that all frames together support: a local linear trend, filtered forwards and smoothed back.
+
+    The level moves by its slope from frame to frame, the slope by a random step. How large steps are is not known:
+    every candidate size is run, and curves and variances are averaged by their marginal likelihood, so that the
+    interval holds the doubt about it too (a single best size is often zero by chance, and its interval too narrow).
+
+    Rauch, Tung & Striebel (1965), AIAA Journal 3:1445; Harvey (1989), ch. 4.
+    """
+    y, v = assisted.share, assisted.sd**2
+    if y.shape[1] < 3:
+        return assisted
+    seen = np.isfinite(y) & np.isfinite(v)
+    y, v = np.where(seen, y, 0.0)[..., None], np.where(seen, np.maximum(v, 1e-18), 1.0)[..., None]
+    log_likelihood, filtered, predicted = _filter(y, v, seen[..., None])
+    level, variance = _smooth_back(filtered, predicted)
+    weight = np.exp(log_likelihood - log_likelihood.max(axis=-1, keepdims=True))
+    weight = (weight / weight.sum(axis=-1, keepdims=True))[:, None, :]
+    mean = (weight * level).sum(axis=-1)
+    total = (weight * (variance + (level - mean[..., None]) ** 2)).sum(axis=-1)
+    return Estimate(mean, np.sqrt(total))
+
+
+_State = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Level, slope; variance of the level, covariance, variance of the slope; each (R, steps)."""
+
+
+def _filter(y: np.ndarray, v: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, list[_State], list[_State]]:
+    """Log-likelihood (R, steps) and, per frame, the state after and before its observation."""
+    rows, n_frames, _ = y.shape
+    shape = (rows, _STEPS.size)
+    zero = np.zeros(shape)
+    state: _State = (zero, zero, zero + 1.0, zero, zero + 0.01)
+    log_likelihood, filtered, predicted = np.zeros(shape), [], []
+    for t in range(n_frames):
+        if t:
+            a, b, p, c, s = state
+            state = (a + b, b, p + 2 * c + s, c + s, s + _STEPS**2)
+        predicted.append(state)
+        a, b, p, c, s = state
+        total, error = p + v[:, t], y[:, t] - a
+        log_likelihood += np.where(seen[:, t], -0.5 * (np.log(total) + error**2 / total), 0.0)
+        k, h = np.where(seen[:, t], p / total, 0.0), np.where(seen[:, t], c / total, 0.0)
+        state = (a + k * error, b + h * error, p - k * p, c - k * c, s - h * c)
+        filtered.append(state)
+    return log_likelihood, filtered, predicted
+
+
+def _smooth_back(filtered: list[_State], predicted: list[_State]) -> tuple[np.ndarray, np.ndarray]:
+    """Level and its variance given all frames, (R, T, steps)."""
+    a, b, p, c, s = filtered[-1]
+    levels, variances = [a], [p]
+    for (fa, fb, fp, fc, fs), (qa, qb, qp, qc, qs) in zip(filtered[-2::-1], predicted[:0:-1], strict=True):
+        # Gain G = F M' Q^-1 with M = [[1, 1], [0, 1]].
+        det = qp * qs - qc * qc
+        up, down = (fp + fc, fc), (fc + fs, fs)
+        g = [[(r[0] * qs - r[1] * qc) / det, (r[1] * qp - r[0] * qc) / det] for r in (up, down)]
+        da, db, dp, dc, ds = a - qa, b - qb, p - qp, c - qc, s - qs
+        a, b = fa + g[0][0] * da + g[0][1] * db, fb + g[1][0] * da + g[1][1] * db
+        p, c, s = (
+            f + g[i][0] * (g[j][0] * dp + g[j][1] * dc) + g[i][1] * (g[j][0] * dc + g[j][1] * ds)
+            for f, i, j in ((fp, 0, 0), (fc, 0, 1), (fs, 1, 1))
+        )
+        levels.append(a)
+        variances.append(p)
+    return np.stack(levels[::-1], axis=1), np.maximum(np.stack(variances[::-1], axis=1), 0.0)
+
+
+def band_of_counting(share: np.ndarray, n_samples: float, level: float = 0.8) -> float:
+    """Mean width of the counting (binomial) band of shares (T,) from `n_samples` a frame."""
+    reach = 2 * NormalDist().inv_cdf(0.5 + level / 2)
+    return (
+        float(np.mean(reach * np.sqrt(np.clip(share * (1 - share), 0, None) / max(n_samples, 1))))
+        if len(share)
+        else math.nan
+    )
