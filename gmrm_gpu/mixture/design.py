@@ -42,10 +42,10 @@ class TrendBasis:
         place = {term: i for i, term in enumerate(self.monomials)}
         return np.array([[place[a + c, b + d] for c, d in self.terms] for a, b in self.terms], dtype=np.int64)
 
-    def evaluate(self, x: Array, y: Array, *, backend: Backend) -> Array:
-        """(..., P, n) monomials at coordinates x, y (..., n)."""
+    def evaluate(self, x: Array, y: Array, n_monomials: int | None = None, *, backend: Backend) -> Array:
+        """(..., P, n) monomials at coordinates x, y (..., n), or the first `n_monomials` of them."""
         made = {(0, 0): backend.xp.ones_like(x), (1, 0): x, (0, 1): y}
-        return backend.xp.stack([_monomial(made, a, b) for a, b in self.monomials], axis=-2)
+        return backend.xp.stack([_monomial(made, a, b) for a, b in self.monomials[:n_monomials]], axis=-2)
 
 
 def _monomial(made: dict[tuple[int, int], Array], a: int, b: int) -> Array:
@@ -66,6 +66,7 @@ class Samples:
     features : (R or 1, blocks, P, n) monomials of `basis`.
     valid : (R or 1, blocks, n) 1 for a sample, 0 for padding.
     centre, scale : (R,) float64, or (R, C) of several channels, grey levels. n : (R,) float64, samples of each fit.
+    log_weights : (R, blocks, K, n) each sample's own log weights in place of the fit's; None: it has none.
     """
 
     z: Array
@@ -162,57 +163,29 @@ def make_samples(
     scale = xp.sqrt(xp.sum(z * z, axis=1) / at_least_one)
     scale = xp.where(varies, scale, xp.ones_like(scale))
     z = xp.where(varies[:, None], z / scale[:, None], xp.zeros_like(z))
-    return _blocked(z, weight, positions, shape, basis, centre, scale, n, backend)
+    parts = blocked(z, weight, positions, shape, basis, len(basis.monomials), backend=backend)
+    return Samples(*parts, centre, scale, n, basis)
 
 
-def _blocked(
+def blocked(
     z: Array,
     weight: Array,
     positions: Array,
     shape: tuple[int, int],
     basis: TrendBasis,
-    centre: Array,
-    scale: Array,
-    n: Array,
+    n_monomials: int,
+    *,
     backend: Backend,
-) -> Samples:
+) -> tuple[Array, Array, Array]:
+    """The first three arrays of `Samples`, with the first `n_monomials` of the basis."""
     xp = backend.xp
     positions = positions[None, :] if positions.ndim == 1 else positions
     if positions.shape[0] == z.shape[0] > 1 and _same_rows(positions, backend):
         positions = positions[:1, :]
     x, y = scaled_coordinates(positions, shape, backend=backend)
-    features = basis.evaluate(block_rows(x, backend), block_rows(y, backend), backend=backend)
+    features = basis.evaluate(block_rows(x, backend), block_rows(y, backend), n_monomials, backend=backend)
     z, weight = (block_rows(xp.astype(a, backend.dtype), backend) for a in (z, weight))
-    return Samples(z, features, weight, centre, scale, n, basis)
-
-
-def frame_rows(
-    values: Array,
-    positions: Array,
-    shape: tuple[int, int],
-    pooled: Samples,
-    *,
-    valid: Array | None = None,
-    backend: Backend,
-) -> Samples:
-    """Samples of R movies as R * T rows, one a frame, on the scale of `pooled`, which holds them as R rows.
-
-    Parameters
-    ----------
-    values, positions : (R, T, m). valid : (R, T, m) bool, False for padding.
-    """
-    xp = backend.xp
-    rows, n_frames, m = values.shape
-    centre, scale = (xp.repeat(a, n_frames) for a in (pooled.centre, pooled.scale))
-    z = xp.reshape(xp.astype(backend.asarray(values), xp.float64), (rows * n_frames, m))
-    weight = xp.ones_like(z)
-    if valid is not None:
-        inside = xp.reshape(backend.asarray(valid), z.shape)
-        z, weight = xp.where(inside, z, xp.zeros_like(z)), xp.astype(inside, xp.float64)
-    z = xp.where(weight > 0, (z - centre[:, None]) / scale[:, None], xp.zeros_like(z))
-    places = xp.reshape(backend.asarray(positions), (rows * n_frames, m))
-    n = xp.sum(weight, axis=1)
-    return _blocked(z, weight, places, shape, pooled.basis, centre, scale, n, backend)
+    return z, features, weight
 
 
 def _varies(z: Array, valid: Array | None, backend: Backend) -> Array:

@@ -19,6 +19,8 @@ STEP = (0.006, 0.003, 0.005)
 grey levels), and of the contrast (relative)."""
 FIRST = (0.3, 0.3, 0.2)
 """The same of the first frame's deviation from the common parameters."""
+MOST_CONTRAST = 2.0
+"""A frame's contrast is at most this times the movie's, and at least the inverse."""
 
 
 def walk_precision(n_terms: int, strength: float, backend: Backend) -> tuple[Array, Array]:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from ..backend import Array, Backend
+from .moments import NO_COMPONENT
 
 WIDEST_PX = 24.0
 """Standard deviation of the coarsest Gaussian, pixels; each next one is half as wide."""
@@ -28,8 +30,8 @@ SHRINKAGE = 0.1
 _PUREST = 0.01
 FLOOR = 0.01
 """Part of the widest map in the final prior."""
-DECAY = {"two-sided": 0.4, "past": 0.6}
-"""What a frame further away counts less, per direction of time."""
+DECAY, DECAY_PAST = 0.4, 0.6
+"""Weight of a frame relative to the next nearer one: of maps from both directions of time, and from the past alone."""
 _STEPS = 65536.0
 """Responsibilities are deposited in whole multiples of 1/65536: such sums do not depend on their order."""
 
@@ -76,39 +78,45 @@ class CellMaps:
         x = positions - y * self.shape[1]
         return (y // self.cell_px) * self.grid[1] + x // self.cell_px
 
-    def pixel_shares(self, valid: np.ndarray | None) -> Array:
-        """(cells,) float64, share of the frame's (valid) pixels that lie in each finest cell."""
-        flat = np.arange(self.shape[0] * self.shape[1]) if valid is None else np.flatnonzero(valid)
-        counts = np.bincount(np.asarray(self.cells(flat)), minlength=self.n_cells)
-        return self.backend.asarray(counts / flat.size)
+    def pixel_shares(self, allowed: np.ndarray | None, pixel_weights: np.ndarray | None = None) -> np.ndarray:
+        """(cells,) float64 on the host, share of the frame's allowed pixels in each finest cell, or their weight.
+
+        pixel_weights : (height * width,); summed in place of 1 a pixel, and divided by the number of pixels likewise.
+        """
+        flat = np.arange(self.shape[0] * self.shape[1]) if allowed is None else np.flatnonzero(allowed)
+        weights = None if pixel_weights is None else pixel_weights[flat]
+        return np.bincount(self.cells(flat), weights=weights, minlength=self.n_cells) / flat.size
+
+    def _index(self, cells: Array, n_components: int) -> Array:
+        """(rows, blocks, K, n) int64 places in flattened maps (rows, K, *grid) of cells (rows, blocks, n)."""
+        xp, rows = self.backend.xp, cells.shape[0]
+        base = self.backend.arange(rows * n_components, dtype=xp.int64) * self.n_cells
+        return xp.reshape(base, (rows, 1, n_components, 1)) + xp.astype(cells, xp.int64)[:, :, None, :]
 
     def deposit(self, cells: Array, resp: Array) -> Array:
-        """Summed responsibilities of each cell: cells (rows, m), resp (K, rows, m) -> (rows, K, *grid)."""
+        """Summed responsibilities (rows, K, *grid) of each cell: cells (rows, blocks, n), resp (rows, blocks, K, n)."""
         xp, backend = self.backend.xp, self.backend
-        rows = cells.shape[0]
-        base = backend.arange(rows, dtype=xp.int64)[:, None] * self.n_cells
-        index = xp.reshape(base + xp.astype(cells, xp.int64), (-1,))
-        maps = []
-        for k in range(resp.shape[0]):
-            whole = xp.round(xp.reshape(xp.astype(resp[k, ...], xp.float64), (-1,)) * _STEPS)
-            total = backend.count(index, whole, rows * self.n_cells) / _STEPS
-            maps.append(xp.reshape(xp.astype(total, backend.dtype), (rows, *self.grid)))
-        return xp.stack(maps, axis=1)
+        rows, _, k, _ = resp.shape
+        index = xp.reshape(self._index(cells, k), (-1,))
+        whole = xp.round(xp.reshape(xp.astype(resp, xp.float64), (-1,)) * _STEPS)
+        total = backend.count(index, whole, rows * k * self.n_cells) / _STEPS
+        return xp.reshape(xp.astype(total, backend.dtype), (rows, k, *self.grid))
 
-    def prior(self, deposits: Array, weights: Array, window: str) -> Array:
-        """Weights of every component in every cell of every frame, from the other frames.
+    def at_samples(self, maps: Array, cells: Array) -> Array:
+        """Values (rows, blocks, K, n) of maps (rows, K, *grid) at cells (rows, blocks, n)."""
+        xp = self.backend.xp
+        index = self._index(cells, maps.shape[1])
+        return xp.reshape(xp.take(xp.reshape(maps, (-1,)), xp.reshape(index, (-1,))), index.shape)
+
+    def prior(self, held: Array, weights: Array) -> Array:
+        """Weights (..., K, rows, columns) of every component in every cell, summing to 1 over K.
 
         Parameters
         ----------
-        deposits : (R, T, K, rows, columns) from `deposit`. weights : (R, T, K) of whole frames, 0 for a dropped
-            component. window : ``"two-sided"``, or ``"past"`` for earlier frames only.
-
-        Returns
-        -------
-        (R, T, K, rows, columns), summing to 1 over K.
+        held : (..., K, rows, columns), what the other frames left there (`through_time`).
+        weights : (..., K) of the whole frame, 0 for a dropped component.
         """
-        held = [_through_time(level, window, self.backend) for level in self.levels(deposits)]
-        return self.combine(held, weights)
+        return self.combine(self.levels(held), weights)
 
     def levels(self, deposits: Array) -> list[Array]:
         """Samples around each cell, (..., K, rows, columns) a level, the widest Gaussian first; its peak is 1."""
@@ -141,24 +149,27 @@ class CellMaps:
         return self.backend.real(np.where(np.abs(step) <= 4, np.exp(-0.5 * step**2), 0.0))
 
 
-def _through_time(maps: Array, window: str, backend: Backend) -> Array:
-    """Each frame's map (R, T, ...) from the maps of the others, fading with their distance in time."""
-    xp, decay, n = backend.xp, DECAY[window], maps.shape[1]
-    nothing = xp.zeros_like(maps[:, 0, ...])
-    past = [nothing]
-    for t in range(n - 1):
-        past.append(decay * (past[-1] + maps[:, t, ...]))
-    if window == "past":
-        return xp.stack(past, axis=1)
-    held = nothing
-    for t in range(n - 2, -1, -1):
-        held = decay * (held + maps[:, t + 1, ...])
-        past[t] = past[t] + held
-    return xp.stack(past, axis=1)
+def through_time(deposits: Array, *, backend: Backend) -> Array:
+    """What the other frames leave to each, (R, T, ...) as `deposits`: fading with their distance in time."""
+    xp, decay, n = backend.xp, DECAY, deposits.shape[1]
+    out = xp.zeros_like(deposits)
+    for order in (range(n - 1), range(n - 1, 0, -1)):
+        held = xp.zeros_like(deposits[:, 0, ...])
+        for t in order:
+            held = decay * (held + deposits[:, t, ...])
+            following = t + 1 if order.step > 0 else t - 1
+            out[:, following, ...] += held
+    return out
 
 
-def _halved(maps: Array, xp: object) -> Array:
+def log_prior(prior: Array, xp: Any) -> Array:
+    """Its logarithm, `NO_COMPONENT` where it is 0."""
+    tiny = xp.full_like(prior, 1e-30)
+    return xp.where(prior > 0, xp.log(xp.maximum(prior, tiny)), xp.full_like(prior, NO_COMPONENT))
+
+
+def _halved(maps: Array, xp: Any) -> Array:
     """Sums over two by two cells."""
     rows, columns = maps.shape[-2:]
-    pairs = xp.reshape(maps, (*maps.shape[:-2], rows // 2, 2, columns // 2, 2))  # type: ignore[attr-defined]
+    pairs = xp.reshape(maps, (*maps.shape[:-2], rows // 2, 2, columns // 2, 2))
     return pairs[..., 0, :, 0] + pairs[..., 0, :, 1] + pairs[..., 1, :, 0] + pairs[..., 1, :, 1]

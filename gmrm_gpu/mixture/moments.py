@@ -86,33 +86,22 @@ def moments(samples: Samples, theta: Array, layout: Layout, *, backend: Backend)
 
     The fits are visited in groups whose arrays fit the cache of a core; the sums do not depend on the grouping.
     """
-    return _by_groups(samples, theta, layout, backend, keep=False)[0]
-
-
-def moments_and_resp(samples: Samples, theta: Array, layout: Layout, *, backend: Backend) -> tuple[Moments, Array]:
-    """`moments`, and the responsibilities (R, blocks, K, n) they are sums of."""
-    return _by_groups(samples, theta, layout, backend, keep=True)
-
-
-def _by_groups(
-    samples: Samples, theta: Array, layout: Layout, backend: Backend, *, keep: bool
-) -> tuple[Moments, Array]:
     rows, n_blocks, n = samples.z.shape
     group = max(1, GROUP_SAMPLES // (n_blocks * n))
     if rows <= group:
-        return _moments(samples, theta, layout, backend)
-    sums, kept = [], []
-    for i in range(0, rows, group):
-        j = min(i + group, rows)
-        part, resp = _moments(samples.rows(i, j), theta[i:j, :], layout, backend)
-        sums.append(part)
-        if keep:
-            kept.append(resp)
-    joined = Moments(*(backend.xp.concat([getattr(p, f.name) for p in sums], axis=0) for f in fields(Moments)))
-    return joined, backend.xp.concat(kept, axis=0) if keep else resp
+        return moments_and_resp(samples, theta, layout, backend=backend)[0]
+    edges = [(i, min(i + group, rows)) for i in range(0, rows, group)]
+    parts = [moments_and_resp(samples.rows(i, j), theta[i:j, :], layout, backend=backend)[0] for i, j in edges]
+    return join_moments(parts, backend=backend)
 
 
-def _moments(samples: Samples, theta: Array, layout: Layout, backend: Backend) -> tuple[Moments, Array]:
+def join_moments(parts: list[Moments], *, backend: Backend) -> Moments:
+    """The sums of successive groups of fits."""
+    return Moments(*(backend.xp.concat([getattr(p, f.name) for p in parts], axis=0) for f in fields(Moments)))
+
+
+def moments_and_resp(samples: Samples, theta: Array, layout: Layout, *, backend: Backend) -> tuple[Moments, Array]:
+    """The sums of a few fits, and the responsibilities (R, blocks, K, n) they are made of."""
     xp = backend.xp
     log_likelihood, deviation, resp = e_step(samples, theta, layout, backend=backend)
     k, q = layout.n_components, layout.n_terms

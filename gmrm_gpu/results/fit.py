@@ -128,3 +128,19 @@ class MixtureFit:
 
 
 _FIT_ARRAYS = ("weights", "means", "sigmas", "coef", "log_likelihood", "n_iter", "n_samples", "status")
+
+
+@dataclass(frozen=True)
+class MovieFit:
+    """A movie fitted as a whole (METHOD.md 6): what all frames share, and each frame with its drift put in.
+
+    Attributes
+    ----------
+    common : (R,) fits: weights pooled over the frames, common means, sigmas and trend.
+    frames : (R, T) fits; the weights are those of the frame.
+    drift : (R, T, q + 2) deviations of trend coefficients and offset (grey levels) and of the contrast (relative).
+    """
+
+    common: MixtureFit
+    frames: MixtureFit
+    drift: np.ndarray
