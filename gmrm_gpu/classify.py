@@ -9,7 +9,7 @@ from .config import PhaseConfig
 from .mixture.design import Samples, unblock
 from .mixture.fit import responsibilities
 from .mixture.moments import GROUP_SAMPLES
-from .results import FitStatus, MixtureFit
+from .results import FitStatus, MixtureFit, MovieFit
 
 NOT_VISITED = 255
 """Label of padding and of the samples of a fit without usable parameters: neither phase nor neighbour."""
@@ -25,13 +25,52 @@ def foreground_components(fit: MixtureFit, phases: PhaseConfig) -> np.ndarray:
     means, present = fit.means, fit.weights > 0
     if phases.is_named:
         chosen = np.asarray(component_phases(fit, phases)) == phases.foreground_index
-    elif phases.phases == "separated":
+    elif phases.rule == "separated":
         chosen = _separated(fit, phases)
     else:
-        sign = 1.0 if phases.phases == "brightest" else -1.0
+        sign = 1.0 if phases.rule == "brightest" else -1.0
         ranked = np.where(present, sign * np.nan_to_num(means), -np.inf)
         chosen = np.arange(fit.n_components) == np.argmax(ranked, axis=-1)[..., None]
     return chosen & present
+
+
+AUTO_CONTRAST = 1.5
+"""Sigmas (root mean square of the two) by which a component must stand off from the background to be foreground."""
+
+
+def movie_foreground(fit: MovieFit, phases: PhaseConfig) -> np.ndarray:
+    """(R, K) bool: which common components of a movie are foreground.
+
+    ``auto``: the background is the component that is never rare (the largest 10th percentile over frames of its
+    weight), for what grows may become the commonest; foreground is every component on the side of `phases.polarity`
+    that stands off from it by `AUTO_CONTRAST`: none, one or several. Other rules: `foreground_components` of the
+    pooled fit.
+    """
+    common = fit.common
+    if phases.phases != "auto":
+        return foreground_components(common, phases)
+    lasting = np.quantile(np.nan_to_num(fit.frames.weights), 0.1, axis=1)
+    background = np.argmax(lasting, axis=-1)[:, None]
+    centre, sigma = (np.take_along_axis(a, background, axis=1) for a in (common.means, common.sigmas))
+    distance = np.nan_to_num((common.means - centre) / np.sqrt(0.5 * (common.sigmas**2 + sigma**2)))
+    sides = {"bright": distance, "dark": -distance, "both": np.abs(distance)}
+    return (sides[phases.polarity] > AUTO_CONTRAST) & (common.weights > 0)
+
+
+def explain_foreground(fit: MovieFit, phases: PhaseConfig) -> str:
+    """In a sentence, what `movie_foreground` decided for the first replicate."""
+    chosen, common = movie_foreground(fit, phases)[0], fit.common[0]
+    levels = ", ".join(f"{mean:.4g}" for mean in common.means[chosen])
+    if phases.phases != "auto":
+        return f"Foreground by the rule {phases.phases}: " + (
+            f"grey level {levels}." if chosen.any() else "no component."
+        )
+    background = common.means[np.argmax(np.quantile(np.nan_to_num(fit.frames.weights[0]), 0.1, axis=0))]
+    side = {"bright": "brighter", "dark": "darker", "both": "brighter or darker"}[phases.polarity]
+    rule = f"the component at grey level {background:.4g} never becomes rare, so it is the background; "
+    if not chosen.any():
+        return f"No foreground: {rule}no component is {side} by {AUTO_CONTRAST:g} sigma or more."
+    return f"Foreground at grey level {levels}: {rule}foreground is what is {side} by {AUTO_CONTRAST:g} sigma or more."
 
 
 def _separated(fit: MixtureFit, phases: PhaseConfig) -> np.ndarray:
@@ -44,8 +83,10 @@ def _separated(fit: MixtureFit, phases: PhaseConfig) -> np.ndarray:
     return (distance if phases.polarity == "bright" else -distance) > phases.contrast
 
 
-def component_phases(fit: MixtureFit, phases: PhaseConfig) -> np.ndarray:
+def component_phases(fit: MixtureFit, phases: PhaseConfig, foreground: np.ndarray | None = None) -> np.ndarray:
     """(R, K) uint8: index into ``phases.names`` of each component's phase.
+
+    foreground : (R, K) bool where it is decided already, as for a movie.
 
     With names, the component of the k-th smallest mean has the k-th name. Where a component was dropped the later
     names move down by one, so such fits carry the status `FitStatus.DROPPED`.
@@ -53,7 +94,7 @@ def component_phases(fit: MixtureFit, phases: PhaseConfig) -> np.ndarray:
     if phases.is_named:
         index = np.array([phases.names.index(name) for name in phases.component_names], dtype=np.uint8)
         return np.broadcast_to(index, fit.weights.shape)
-    return foreground_components(fit, phases).astype(np.uint8)
+    return (foreground_components(fit, phases) if foreground is None else foreground).astype(np.uint8)
 
 
 def label_samples(

@@ -38,7 +38,7 @@ class Corrected:
 def ball_rows(config: CorrectionConfig, dt: int) -> list[tuple[int, int]]:
     """Rows of the neighbourhood at |t - t'| = dt: (dy, half width), empty beyond reach."""
     # Exact arithmetic on the decimals the user wrote: 2.6^2 = 1^2 + 2.4^2 is inside, which floats would lose.
-    r = Fraction(str(config.radius))
+    r = Fraction(str(config.radius_px))
     gap = Fraction(str(config.time_scale)) * abs(dt)
     rows = []
     for dy in range(-math.floor(r), math.floor(r) + 1):
@@ -57,7 +57,7 @@ def time_offsets(config: CorrectionConfig) -> list[int]:
     """t' - t of the frames whose samples may vote."""
     if config.window == "spatial":
         return [0]
-    reach = math.floor(Fraction(str(config.radius)) / Fraction(str(config.time_scale)))
+    reach = math.floor(Fraction(str(config.radius_px)) / Fraction(str(config.time_scale)))
     past = [-dt for dt in range(1, reach + 1)]
     if config.window == "past":
         return past
@@ -99,7 +99,7 @@ class Corrector:
         self._rows = {abs(dt): ball_rows(self.config, dt) for dt in self._offsets}
         self._past = -min(self._offsets, default=0)
         self._future = max(self._offsets, default=0)
-        self._pad = math.floor(self.config.radius)
+        self._pad = math.floor(self.config.radius_px)
         self._stride = self.shape[1] + 2 * self._pad + 1
         self._size = self._stride * (self.shape[0] + 2 * self._pad)
         self._group = max(1, _GROUP_PIXELS // self._size)
@@ -116,7 +116,7 @@ class Corrector:
     @property
     def active(self) -> bool:
         """False with radius 0: labels pass unchanged."""
-        return self.config.radius > 0
+        return self.config.radius_px > 0
 
     def bytes_per_replicate(self, m: int, n_frames: int) -> int:
         """Bytes held per replicate of `m` samples a frame over a movie: running sums, and frames that wait."""

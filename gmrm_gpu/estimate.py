@@ -7,34 +7,17 @@ their errors are independent, since every frame draws its own pixels.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from statistics import NormalDist
-
 import numpy as np
 
 from .backend import Array, Backend
+from .results import Estimate
 
-ESTIMATORS = ("count", "posterior", "assisted", "smoothed")
 VARIANCE_FRAMES = 9
 """Frames over which variances are averaged: that of a single frame is itself uncertain."""
 _LEAST = 0.5
 """Samples, wrongly expected, that a frame's variance stands for at least: none found does not mean none there."""
 _STEPS = np.logspace(-5, -1.5, 29)
 """Candidate standard deviations of the change of slope from frame to frame, in shares of the frame."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A curve and the standard deviation of its sampling error, both (R, T) shares of the frame."""
-
-    share: np.ndarray
-    sd: np.ndarray
-
-    def interval(self, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper end of the central interval that should hold `level` (0 to 1) of the cases, within 0..1."""
-        reach = NormalDist().inv_cdf(0.5 + level / 2) * self.sd
-        return np.clip(self.share - reach, 0, 1), np.clip(self.share + reach, 0, 1)
 
 
 def sample_mean(
@@ -155,13 +138,3 @@ def _smooth_back(filtered: list[_State], predicted: list[_State]) -> tuple[np.nd
         levels.append(a)
         variances.append(p)
     return np.stack(levels[::-1], axis=1), np.maximum(np.stack(variances[::-1], axis=1), 0.0)
-
-
-def band_of_counting(share: np.ndarray, n_samples: float, level: float = 0.8) -> float:
-    """Mean width of the counting (binomial) band of shares (T,) from `n_samples` a frame."""
-    reach = 2 * NormalDist().inv_cdf(0.5 + level / 2)
-    return (
-        float(np.mean(reach * np.sqrt(np.clip(share * (1 - share), 0, None) / max(n_samples, 1))))
-        if len(share)
-        else math.nan
-    )

@@ -34,6 +34,7 @@ FILES = (
     *MARKERS,
     *("growth.csv", "fits.csv", "labels.tif", "report.html", "fit.png", "fit.svg"),
     *("replicates.npz", "curves.csv", "table1.csv", "examples.npz"),
+    *("study_movie.json", "replicates_movie.npz", "curves_movie.csv", "examples_movie.npz"),
     *("selection.csv", "selection.png", "selection.svg"),
     *("movie.npy", "movie.tif", "truth.npy", "truth.tif"),
 )

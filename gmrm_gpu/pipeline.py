@@ -9,59 +9,39 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from . import __version__
-from .backend import Backend, free_memory, get_backend
-from .classify import foreground_components
-from .config import AnalysisConfig
-from .correct import Corrected, Corrector
+from .backend import Array, Backend, free_memory, get_backend
+from .classify import explain_foreground, foreground_components
+from .config import ESTIMATORS, AnalysisConfig
+from .correct import Corrector
 from .engines import GenericEngine, select_engine
 from .errors import InputError, MemoryBudgetError
 from .frames import Movie, open_movie
 from .philox import STREAM_START, stream_words
-from .quantify import count_share, make_scale, volume_weights, weighted_share
+from .quantify import make_scale, volume_weights
 from .recorder import Observer, Recorder, example_settings
 from .results import AnalysisResult, MixtureFit, MovieInfo
-from .sampling import Sampler
+from .sampling import Draw, Sampler
 from .survey import check_movie, count_of, survey_movie
+from .tally import Curves, Expected, Tally, TallySettings
 
 Progress = Callable[[int, int], None]
 FEW_SAMPLES = 5
 """Samples per parameter below which a fit is warned about."""
 
 
-@dataclass(frozen=True)
-class Curves:
-    """Per replicate and frame, (R, T) host arrays. share, volume_share, share_raw, posterior : see AnalysisResult."""
-
-    share: np.ndarray
-    volume_share: np.ndarray
-    share_raw: np.ndarray
-    posterior: np.ndarray
-    n_samples: np.ndarray
-    without_neighbours: np.ndarray
-    status: np.ndarray
-
-    @staticmethod
-    def empty(n_replicates: int, n_frames: int) -> Curves:
-        """All NaN and zero."""
-        shape = (n_replicates, n_frames)
-        share, volume_share, share_raw, posterior = (np.full(shape, np.nan) for _ in range(4))
-        n_samples, lonely = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        status = np.zeros(shape, np.uint8)
-        return Curves(share, volume_share, share_raw, posterior, n_samples, lonely, status)
-
-
 class Runner:
     """Everything a run over one movie needs, made once: backend, engine, calibration, checks."""
 
     def __init__(self, movie: Movie, config: AnalysisConfig, backend: Backend | None = None) -> None:
-        self.movie, self.config = movie, config
+        self.movie, self.config = movie, config.resolved
+        config = self.config
         self.backend = backend or get_backend(config.compute.device, config.compute.dtype)
         self.engine: GenericEngine = select_engine(self.backend)
         size = movie.pixel_size_um
@@ -71,6 +51,7 @@ class Runner:
         self.volume_weights = None if weights is None else self.backend.asarray(weights)
         self.survey = survey_movie(movie)
         check_movie(movie, self.survey, config.mixture)
+        self.decision: str | None = None
 
     @property
     def frame_time_s(self) -> float | None:
@@ -115,6 +96,9 @@ class Runner:
     def bytes_per_replicate(self, rate: float) -> int:
         """Memory one replicate takes at `rate`."""
         m, n_frames = self.sampler(rate).capacity, len(self.movie)
+        if self.config.method == "movie":
+            whole = self.engine.movie_bytes(m, n_frames, self.movie.shape, self.config.mixture)
+            return whole + self.corrector().bytes_per_replicate(m, n_frames)
         return self.engine.bytes_per_replicate(m, self.config.mixture, self.corrector(), n_frames)
 
     def run(
@@ -125,55 +109,87 @@ class Runner:
         observer: Observer | None = None,
         tick: Callable[[], None] | None = None,
     ) -> Curves:
-        """Analyse `replicates` (R,) at `rate` over all frames; `tick` is called after each frame."""
-        sampler, corrector = self.sampler(rate), self.corrector()
-        curves = Curves.empty(len(replicates), len(self.movie))
-        observer = observer or Observer()
-        for t in range(len(self.movie)):
-            self._one_frame(t, rate, replicates, sampler, corrector, curves, observer)
-            if tick:
-                tick()
-        for done in corrector.flush():
-            self._tally(done, curves, observer)
-        return curves
+        """Analyse `replicates` (R,) at `rate` over all frames; `tick` is called as often as there are frames."""
+        observer, tick = observer or Observer(), tick or (lambda: None)
+        tally = Tally(self.tally_settings(rate), len(replicates), observer)
+        if self.config.method == "movie":
+            self._whole_movie(rate, replicates, tally, tick)
+        else:
+            self._frame_by_frame(rate, replicates, tally, tick)
+        return tally.finish()
 
-    def _one_frame(
-        self,
-        t: int,
-        rate: float,
-        replicates: np.ndarray,
-        sampler: Sampler,
-        corrector: Corrector,
-        curves: Curves,
-        observer: Observer,
-    ) -> None:
-        config, number = self.config, int(self.movie.frame_numbers[t])
-        frame = self.movie.frame(t)
-        draw = sampler.draw(replicates, number, backend=self.backend)
-        n_words = config.mixture.n_components
-        streams = stream_words(config.sampling.seed, rate, replicates, number, STREAM_START, n_words)
-        fit, labels, posterior = self.engine.fit_and_label(
-            frame, draw, config.mixture, config.phases, streams=streams, sigma_floor=self.survey.sigma_floor
+    def tally_settings(self, rate: float) -> TallySettings:
+        """What the curves of a run at `rate` are made with."""
+        return TallySettings(
+            n_frames=len(self.movie),
+            n_pixels=self.scale.n_pixels,
+            sampler=self.sampler(rate),
+            estimator=self.config.estimator,
+            foreground=self.config.phases.foreground_index,
+            corrector=self.corrector(),
+            weights=self.volume_weights,
+            backend=self.backend,
         )
-        curves.posterior[:, t] = posterior
-        curves.n_samples[:, t] = draw.n_samples
-        curves.status[:, t] = fit.status
-        curves.share_raw[:, t] = count_share(labels, config.phases.foreground_index, backend=self.backend)
-        observer.fitted(t, frame, fit, draw.positions, labels)
-        for done in corrector.push(draw.positions, labels):
-            self._tally(done, curves, observer)
 
-    def _tally(self, done: Corrected, curves: Curves, observer: Observer) -> None:
-        t, foreground = done.frame, self.config.phases.foreground_index
-        curves.without_neighbours[:, t] = done.without_neighbours
-        count = count_share(done.labels, foreground, backend=self.backend)
-        curves.share[:, t] = curves.posterior[:, t] if self.config.quantity.estimator == "posterior" else count
-        curves.volume_share[:, t] = curves.share[:, t]
-        if self.volume_weights is not None:
-            curves.volume_share[:, t] = weighted_share(
-                done.labels, done.positions, foreground, self.volume_weights, backend=self.backend
+    def _streams(self, rate: float, replicates: np.ndarray, number: int) -> np.ndarray:
+        n_words = self.config.mixture.n_components
+        return stream_words(self.config.sampling.seed, rate, replicates, number, STREAM_START, n_words)
+
+    def _frame_by_frame(self, rate: float, replicates: np.ndarray, tally: Tally, tick: Callable[[], None]) -> None:
+        """The method ``paper``: every frame is fitted by itself."""
+        config, sampler = self.config, tally.settings.sampler
+        for t, number in enumerate(map(int, self.movie.frame_numbers)):
+            draw = sampler.draw(replicates, number, backend=self.backend)
+            fit, labels, posterior = self.engine.fit_and_label(
+                self.movie.frame(t),
+                draw,
+                config.mixture,
+                config.phases,
+                streams=self._streams(rate, replicates, number),
+                sigma_floor=self.survey.sigma_floor,
             )
-        observer.corrected(done)
+            tally.observer.fitted(t, fit, foreground_components(fit, config.phases), draw.positions, labels)
+            tally.push(t, draw, labels, fit.status, posterior_mean=posterior)
+            tick()
+
+    def _whole_movie(self, rate: float, replicates: np.ndarray, tally: Tally, tick: Callable[[], None]) -> None:
+        """The method ``movie``: all frames together, then their labels frame by frame."""
+        config, sampler, n_frames = self.config, tally.settings.sampler, len(self.movie)
+        draws, values, positions, valid = self._all_samples(sampler, replicates)
+        ticks = _Ticks(tick, n_frames)
+        found = self.engine.fit_and_label_movie(
+            values,
+            positions,
+            valid,
+            self.movie.shape,
+            config.mixture,
+            config.phases,
+            allowed=self.movie.valid,
+            streams=self._streams(rate, replicates, 0),
+            sigma_floor=self.survey.sigma_floor,
+            pixel_weights=self.volume_weights,
+            notify=ticks.reach,
+        )
+        self.decision = explain_foreground(found.fit, config.phases)
+        for t, draw in enumerate(draws):
+            labels, fit = found.labels[:, t, :], found.fit.frames[:, t]
+            tally.observer.fitted(t, fit, found.foreground, draw.positions, labels)
+            weighted = None if found.expected_weighted is None else found.expected_weighted[:, t]
+            expected = Expected(found.expected[:, t, :], found.expected_mean[:, t], weighted)
+            tally.push(t, draw, labels, fit.status, posterior=found.posterior[:, t, :], expected=expected)
+        ticks.reach(1.0)
+
+    def _all_samples(self, sampler: Sampler, replicates: np.ndarray) -> tuple[list[Draw], Array, Array, Array | None]:
+        """The draws of every frame, and their values, positions and validity (R, T, m)."""
+        xp, backend = self.backend.xp, self.backend
+        draws, values = [], []
+        for t, number in enumerate(map(int, self.movie.frame_numbers)):
+            draw = sampler.draw(replicates, number, backend=backend)
+            image = backend.asarray(np.ascontiguousarray(self.movie.frame(t)).reshape(-1))
+            values.append(xp.reshape(xp.take(image, xp.reshape(draw.positions, (-1,))), draw.positions.shape))
+            draws.append(draw)
+        valid = None if draws[0].valid is None else xp.stack([draw.valid for draw in draws], axis=1)
+        return draws, xp.stack(values, axis=1), xp.stack([draw.positions for draw in draws], axis=1), valid
 
     def warnings(self, rates: tuple[float, ...]) -> list[str]:
         """What a reader of the results should know beforehand."""
@@ -205,6 +221,7 @@ class Runner:
             "engine": self.engine.name,
             "engine_reason": self.engine.reason,
             "seed": self.config.sampling.seed,
+            "foreground": self.decision,
             "warnings": self.warnings(rates),
             "wall_s": round(time.perf_counter() - started, 3),
         }
@@ -244,7 +261,7 @@ def fit_frames(
     MixtureFit with leading axis T.
     """
     config = config or AnalysisConfig()
-    config = replace(config, correction=replace(config.correction, radius=0.0))
+    config = replace(config, correction=replace(config.correction, radius=0.0)).with_method("paper")
     runner = Runner(open_movie(movie, frames=frames), config)
     recorder = Recorder(runner.movie, runner.config, runner.engine)
     total = len(runner.movie)
@@ -284,7 +301,7 @@ def analyze(
     rate = config.sampling.rate
     n_labels = len(runner.movie) * runner.movie.shape[0] * runner.movie.shape[1]
     check_memory(runner.bytes_per_replicate(rate) + n_labels, memory_budget(config, runner.backend))
-    settings = example_settings(config.correction, runner.movie.shape)
+    settings = example_settings(runner.config.correction, runner.movie.shape)
     recorder = Recorder(runner.movie, config, runner.engine, labels=True, settings=settings)
     total = len(runner.movie)
     curves = runner.run(rate, np.array([0]), observer=recorder, tick=_ticker(progress, total))
@@ -297,17 +314,33 @@ def analyze(
         time_s=runner.time_s,
         share=curves.share[0],
         volume_share=curves.volume_share[0],
+        share_sd=curves.share_sd[0],
+        volume_share_sd=curves.volume_share_sd[0],
         share_raw=curves.share_raw[0],
-        posterior=curves.posterior[0],
+        **{name: getattr(curves, name)[0] for name in ESTIMATORS},
+        **{f"{name}_sd": getattr(curves, f"{name}_sd")[0] for name in ESTIMATORS},
         n_samples=curves.n_samples[0],
         n_without_neighbours=curves.without_neighbours[0],
         status=curves.status[0],
         fits=fits,
-        foreground=foreground_components(fits, config.phases),
+        foreground=np.concatenate(recorder.foregrounds),
         labels=recorder.labels,
         examples=recorder.examples(rate),
         provenance=runner.provenance(started, (rate,)),
     )
+
+
+class _Ticks:
+    """Turns a fraction done into so many calls."""
+
+    def __init__(self, tick: Callable[[], None], total: int) -> None:
+        self._tick, self._total, self._done = tick, total, 0
+
+    def reach(self, fraction: float) -> None:
+        """Call until `fraction` (0 to 1) of all calls are made."""
+        while self._done < min(int(fraction * self._total), self._total):
+            self._done += 1
+            self._tick()
 
 
 def _ticker(progress: Progress | None, total: int) -> Callable[[], None] | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from .backend import Array
-from .classify import NOT_VISITED, foreground_components
+from .classify import NOT_VISITED
 from .config import AnalysisConfig, CorrectionConfig
 from .correct import Corrected, Corrector
 from .engines import GenericEngine
@@ -22,8 +22,8 @@ N_EXAMPLES = 6
 class Observer:
     """Sees the frames of a run go by; the default looks away."""
 
-    def fitted(self, t: int, frame: np.ndarray, fit: MixtureFit, positions: Array, labels: Array) -> None:
-        """Frame `t` was fitted and labelled."""
+    def fitted(self, t: int, fit: MixtureFit, foreground: np.ndarray, positions: Array, labels: Array) -> None:
+        """Frame `t` was fitted and labelled; foreground (R, K) bool says which components count."""
 
     def corrected(self, done: Corrected) -> None:
         """A frame was corrected; comes in the order of time, perhaps frames later."""
@@ -43,6 +43,7 @@ class Recorder(Observer):
     ) -> None:
         self.movie, self.config, self.engine = movie, config, engine
         self.fits: list[MixtureFit] = []
+        self.foregrounds: list[np.ndarray] = []
         self.labels = np.zeros((len(movie), *movie.shape), dtype=np.uint8) if labels else None
         self.chosen = np.unique(np.linspace(0, len(movie) - 1, N_EXAMPLES).round().astype(int))
         self.images: dict[int, np.ndarray] = {}
@@ -56,11 +57,12 @@ class Recorder(Observer):
         correction = replace(self.config.correction, radius=radius, gamma=gamma)
         return self.engine.corrector(self.movie.shape, correction, self.config.phases)
 
-    def fitted(self, t: int, frame: np.ndarray, fit: MixtureFit, positions: Array, labels: Array) -> None:
+    def fitted(self, t: int, fit: MixtureFit, foreground: np.ndarray, positions: Array, labels: Array) -> None:
         """Keep the fit; show the labels to the example settings."""
         self.fits.append(fit[0])
+        self.foregrounds.append(foreground[:1])
         if t in self.chosen:
-            self.images[t] = frame.copy()
+            self.images[t] = self.movie.frame(t).copy()
             self.raw[t] = self._image(positions, labels)
         for corrector, kept in zip(self._correctors, self.by_setting, strict=True):
             for done in corrector.push(positions, labels):
@@ -106,7 +108,7 @@ class Recorder(Observer):
             sampled_rate=sampled_rate,
             labels_sampled=stack((sampled or self).final),
             fits=fits,
-            foreground=foreground_components(fits, config.phases),
+            foreground=np.concatenate([self.foregrounds[t] for t in chosen]),
             phase_names=config.phases.names,
             foreground_index=config.phases.foreground_index,
             valid=self.movie.valid,

@@ -56,6 +56,13 @@ class Sampler:
         """Whether every allowed pixel is visited."""
         return self.config.rate >= 1
 
+    @property
+    def cluster_length(self) -> int:
+        """Samples drawn together, as one segment of a line; 1 for the other schemes."""
+        if self.is_full or self.config.scheme != "lines":
+            return 1
+        return -(-self.shape[1] // self._segments_per_row)
+
     @cached_property
     def capacity(self) -> int:
         """Length m of a row of positions; the number of samples, or its upper bound where it varies."""

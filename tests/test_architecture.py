@@ -30,12 +30,13 @@ ALLOWED = {
     "correct": {"backend", "config", "results", "classify"},
     "quantify": {"backend", "config", "results", "classify"},
     "estimate": {"backend", "config", "results"},
+    "tally": {"backend", "config", "results", "classify", "correct", "estimate", "recorder", "sampling"},
     "synthetic": {"philox", "backend", "config", "frames"},
     "survey": {"config", "frames"},
     "recorder": {"config", "results", "backend", "classify", "correct", "engines", "frames"},
     "pipeline": {
         *("config", "results", "backend", "philox", "engines", "frames", "sampling", "recorder", "survey"),
-        *("mixture", "classify", "correct", "quantify", "estimate", "synthetic"),
+        *("mixture", "classify", "correct", "quantify", "estimate", "synthetic", "tally"),
     },
     "selection": {"config", "results", "backend", "philox", "frames", "sampling", "survey", "mixture"},
     "study": {"pipeline", "results", "config", "frames", "backend", "recorder"},
@@ -44,7 +45,7 @@ ALLOWED = {
     "output": {"results", "config", "report"},
     "cli": {
         *("config", "results", "pipeline", "selection", "study", "live", "report", "output"),
-        *("frames", "synthetic", "backend", "sampling"),
+        *("frames", "synthetic", "backend", "sampling", "trendcheck"),
     },
     "__main__": {"cli"},
     "__init__": set(),

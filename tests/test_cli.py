@@ -228,7 +228,7 @@ def test_study_with_truth_then_report(work, capsys, simulation):
 
 def test_study_replicates_follow_the_rates(work):
     ok("study", "movie.npy", *PLAIN, "--rates", "0.5,0.2", "--quiet")
-    assert [row["n_replicates"] for row in rows_of("movie_study/table1.csv")] == ["20", "50"]
+    assert [row["n_replicates"] for row in rows_of("movie_study/table1.csv")] == ["20", "50", "10", "10"]
 
 
 def test_truth_follows_frames_crop_and_mask(work, simulation):

@@ -26,11 +26,14 @@ CONFIG = AnalysisConfig(
     mixture=MixtureConfig(n_components=3, trend="linear"),
     correction=CorrectionConfig(radius=3, gamma=0.2),
     quantity=QuantityConfig(thickness_um=0.5),
+    method="paper",
 )
 GROWTH = [
     "frame",
     "time_s",
     "share",
+    "share_low",
+    "share_high",
     "area_px",
     "area_um2",
     "volume_um3",
@@ -38,8 +41,18 @@ GROWTH = [
     "n_without_neighbours",
     "status",
     "share_raw",
-    "posterior",
+    *(f"{name}{end}" for name in ("count", "posterior", "assisted", "smoothed") for end in ("", "_low", "_high")),
 ]
+
+
+STUDY_FILES = sorted(
+    [
+        "table1.csv",
+        *(f"curves{end}.csv" for end in ("", "_movie")),
+        *(f"{name}{end}.npz" for name in ("examples", "replicates") for end in ("", "_movie")),
+        *(f"study{end}.json" for end in ("", "_movie")),
+    ]
+)
 
 
 @pytest.fixture(scope="module")
@@ -233,9 +246,11 @@ def test_stack_too_large_for_imagej_is_still_read(tmp_path, analysis, monkeypatc
 
 def test_study_files(tmp_path, study):
     folder = write_study(study, tmp_path / "out", report=False)
-    assert entries(folder) == ["curves.csv", "examples.npz", "replicates.npz", "study.json", "table1.csv"]
+    assert entries(folder) == STUDY_FILES
     table = rows_of(folder / "table1.csv")
-    assert [row["rate"] for row in table] == ["0.1", "0.05"]
+    assert [(row["method"], row["rate"]) for row in table] == [
+        (method, rate) for method in ("paper", "movie") for rate in ("0.1", "0.05")
+    ]
     assert list(table[0])[:5] == ["rate", "n_replicates", "avg_bias", "avg_width", "unit"]
     assert {"avg_bias_truth", "rmse_truth"} <= set(table[0])
     curves = ["rate", "frame", "time_s", "reference", "mean", "p10", "p50", "p90", "unit", "truth"]
@@ -303,7 +318,7 @@ def test_a_report_that_fails_costs_no_numbers(tmp_path, study, monkeypatch):
     monkeypatch.setattr("gmrm_gpu.report.write_report", broken)
     with pytest.raises(OutputError, match=r"report could not be written \(RuntimeError: no font\); all numbers are in"):
         write_study(study, tmp_path / "out")
-    assert entries(tmp_path / "out") == ["curves.csv", "examples.npz", "replicates.npz", "study.json", "table1.csv"]
+    assert entries(tmp_path / "out") == STUDY_FILES
 
 
 def test_a_disk_that_fills_up_leaves_nothing(tmp_path, study, monkeypatch):

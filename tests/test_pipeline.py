@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ import pytest
 import gmrm_gpu as gg
 from gmrm_gpu.config import (
     SCHEMES,
-    AnalysisConfig,
     ComputeConfig,
     CorrectionConfig,
     MixtureConfig,
@@ -29,6 +29,8 @@ from gmrm_gpu.results import FitStatus
 from gmrm_gpu.survey import survey_movie
 from gmrm_gpu.synthetic import simulate
 
+# The method of the paper; tests/test_movie_method.py has the other.
+AnalysisConfig = partial(gg.AnalysisConfig, method="paper")
 # A quadratic trend swallows part of the Li of this small movie: there the likelihood optimum itself is wrong.
 THREE = MixtureConfig(n_components=3, trend="linear")
 GENTLE = CorrectionConfig(radius=3, gamma=0.2, window="symmetric")

@@ -63,11 +63,12 @@ def dark_on_bright(radius: float) -> gg.AnalysisConfig:
         # Frames count threefold as far apart as pixels: the vote then reaches one frame either way.
         correction=gg.CorrectionConfig(radius=radius, gamma=0.5, window="symmetric", sides="both", time_scale=3),
         compute=gg.ComputeConfig(device="cpu"),
+        method="paper",
     )
 
 
 def small_study(movie: Movie, config: gg.AnalysisConfig) -> gg.StudyResult:
-    study = gg.run_study(movie, gg.StudyConfig(config, rates=(0.1, 0.01), n_replicates=(4, 12)))
+    study = gg.run_study(movie, gg.StudyConfig(config, rates=(0.1, 0.01), n_replicates=(4, 12), methods=("paper",)))
     assert all(np.isfinite(share).all() for share in study.shares.values())
     return study
 

@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from gmrm_gpu.config import AnalysisConfig, ComputeConfig, MixtureConfig, SamplingConfig, StudyConfig
+import gmrm_gpu as gg
+from gmrm_gpu.config import ComputeConfig, MixtureConfig, SamplingConfig
 from gmrm_gpu.errors import InputError
 from gmrm_gpu.pipeline import Runner, analyze
 from gmrm_gpu.results import StudyResult
@@ -18,6 +20,9 @@ from gmrm_gpu.study import run_study
 from gmrm_gpu.study.plan import plan_blocks, workers_within
 from gmrm_gpu.synthetic import simulate
 
+# The method of the paper; tests/test_movie_method.py has the other.
+AnalysisConfig = partial(gg.AnalysisConfig, method="paper")
+StudyConfig = partial(gg.StudyConfig, methods=("paper",))
 THREE = MixtureConfig(n_components=3)
 
 
@@ -139,7 +144,7 @@ def test_saved_study_loads_unchanged(result, tmp_path):
     header = (tmp_path / "curves.csv").read_text().splitlines()[0]
     assert header == "rate,frame,time_s,reference,mean,p10,p50,p90,unit,truth"
     header = (tmp_path / "table1.csv").read_text().splitlines()[0]
-    assert header.startswith("rate,n_replicates,avg_bias,avg_width,unit")
+    assert header.startswith("method,rate,n_replicates,avg_bias,avg_width,unit")
     assert "avg_bias_truth,rmse_truth" in header
 
 
@@ -197,7 +202,7 @@ def run(movie, n_bytes):
     # Three passes a fit: this is about memory.
     mixture = MixtureConfig(n_components=2, trend="linear", max_iter=3, starts=("quantile",))
     analysis = AnalysisConfig(mixture, compute=ComputeConfig(memory_bytes=n_bytes, n_workers=1))
-    run_study(movie, StudyConfig(analysis, rates=(0.01,), n_replicates=(4,)))
+    run_study(movie, StudyConfig(analysis, rates=(0.01,), n_replicates=(4,), methods=("paper",)))
 
 run((np.random.default_rng(0).random((2, 128, 128)) * 200).astype(np.uint8), 2**28)  # warm up
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -30,6 +30,7 @@ from ..pipeline import Runner, analyze
 from ..results import AnalysisResult, FitStatus, StudyResult, status_counts, trend_warning
 from ..study import run_study
 from ..synthetic import simulate
+from ..trendcheck import check_trend
 from . import console as say
 from .console import Console
 from .options import analysis_config, study_config
@@ -146,7 +147,7 @@ def run_fit(args: argparse.Namespace, console: Console) -> None:
     """One frame: parameters, table, picture."""
     config = analysis_config(args)
     # A single frame has no past, so the correction could only report samples without neighbours.
-    config = replace(config, correction=CorrectionConfig(radius=0)).with_rate(1.0)
+    config = replace(config, correction=CorrectionConfig(radius=0)).with_rate(1.0).with_method("paper")
     check_extras(report=not args.no_report)
     whole = open_given(args)
     if not -len(whole) <= args.frame < len(whole):
@@ -156,7 +157,7 @@ def run_fit(args: argparse.Namespace, console: Console) -> None:
     with new_folder(out, overwrite=args.overwrite, inputs=inputs(args)) as folder:
         note_device(config, console)
         config, chosen = resolve_auto(args, config, movie, console)
-        result = _stamped(analyze(movie, config), args, **chosen)
+        result = _with_starts(_stamped(analyze(movie, config), args, **chosen), movie)
         _refuse_failure(result.status)
         fill_fit(result, folder)
         if not args.no_report:
@@ -165,6 +166,20 @@ def run_fit(args: argparse.Namespace, console: Console) -> None:
     print(f"written: {out}")
     _note_result(console, result.status, result.provenance)
     _note_trend(console, result)
+
+
+def _with_starts(result: AnalysisResult, movie: Movie) -> AnalysisResult:
+    """With a warning where the starts of a few frames end in equally likely fits with other shares.
+
+    The method ``movie`` fits no frame by itself, and so is not asked.
+    """
+    if result.config.method == "movie":
+        return result
+    check = check_trend(movie, result.config.resolved, n_frames=3)
+    if check is None or check.warning is None:
+        return result
+    warnings = [*result.provenance["warnings"], check.warning]
+    return replace(result, provenance={**result.provenance, "warnings": warnings})
 
 
 def _draw_fit(result: AnalysisResult, movie: Movie, folder: Path) -> None:
@@ -199,6 +214,7 @@ def run_analyze(args: argparse.Namespace, console: Console) -> None:
         with console.progress("analysing", "frames") as progress:
             result = _stamped(analyze(movie, config, progress=progress), args, **chosen)
         _refuse_failure(result.status)
+        result = _with_starts(result, movie)
         failure = fill_analysis(result, folder, report=not args.no_report)
     print(say.growth(result))
     _close_run(out, failure, args)

@@ -12,6 +12,7 @@ from ..config import (
     DTYPES,
     ESTIMATORS,
     GEOMETRIES,
+    METHODS,
     METRICS,
     POLARITIES,
     SCHEDULES,
@@ -175,16 +176,24 @@ PHASES = (
         "--phases",
         "phases",
         "phases",
-        "brightest, darkest, separated, or a name per component from dark to bright: anode,electrolyte,li",
+        "auto, brightest, darkest, separated, or a name per component from dark to bright: anode,electrolyte,li "
+        "(default auto; with --method paper: brightest)",
         metavar="RULE",
     ),
     Setting("--foreground", "phases", "foreground", "with names: which one is measured; else the last", metavar="NAME"),
     Setting("--contrast", "phases", "contrast", "separated: foreground is beyond C sigma", real, metavar="C"),
-    Setting("--polarity", "phases", "polarity", "separated: on which side", choices=POLARITIES),
+    Setting("--polarity", "phases", "polarity", "auto and separated: on which side", choices=POLARITIES),
 )
 CORRECTION = (
     Setting("--metric", "correction", "metric", "ball of the neighbours", choices=METRICS),
-    Setting("--radius", "correction", "radius", "its radius in pixels; 0: no correction", real, metavar="R"),
+    Setting(
+        "--radius",
+        "correction",
+        "radius",
+        "its radius in pixels; 0: no correction (default 0; with --method paper: 10)",
+        real,
+        metavar="R",
+    ),
     Setting("--gamma", "correction", "gamma", "share of foreground neighbours a pixel needs", real, metavar="G"),
     Setting("--window", "correction", "window", "frames that neighbours come from", choices=WINDOWS),
     Setting("--sides", "correction", "sides", "which pixels may change", choices=SIDES),
@@ -196,7 +205,14 @@ SAMPLING = (
 )
 SEED = Setting("--seed", "sampling", "seed", "the same seed gives the same numbers", whole, metavar="N")
 QUANTITY = (
-    Setting("--estimator", "quantity", "estimator", "share of labels, or mean posterior", choices=ESTIMATORS),
+    Setting(
+        "--estimator",
+        "quantity",
+        "estimator",
+        "what share is reported (default: smoothed; with --method paper: count)",
+        choices=ESTIMATORS,
+    ),
+    Setting("--interval", "quantity", "interval", "part of the cases the interval should hold", real, metavar="P"),
     Setting(
         "--pixel-size",
         "quantity",
@@ -283,6 +299,14 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_method(parser: argparse.ArgumentParser, *, both: bool = False) -> None:
+    """How frames are fitted."""
+    choices = ("both", *METHODS) if both else METHODS
+    text = "movie: all frames together; paper: each by itself"
+    text += " (default both, side by side)" if both else " (default movie)"
+    parser.add_argument_group("method").add_argument("--method", choices=choices, default=None, help=text)
+
+
 def analysis_config(args: argparse.Namespace, **defaults: Any) -> AnalysisConfig:
     """Settings of the file given with --config (else the defaults), with the flags on top.
 
@@ -302,9 +326,23 @@ def analysis_config(args: argparse.Namespace, **defaults: Any) -> AnalysisConfig
     if given.get("mixture.n_components") == AUTO and "," in base["phases"]["phases"]:
         # Named phases already say how many components there are.
         base["mixture"]["n_components"] = base["phases"]["phases"].count(",") + 1
+    method = getattr(args, "method", None)
+    if method in METHODS:
+        base["method"] = method
+        if method == "paper":
+            base = _without_movie_settings(base, given)
     if "phases.phases" in given and "phases.foreground" not in given:
         base["phases"]["foreground"] = None  # the file's foreground belongs to the file's names
     return analysis_from_dict(base)
+
+
+def _without_movie_settings(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What a settings file says for the method ``movie`` alone must not stop the other; flags may."""
+    if base["phases"]["phases"] == "auto" and "phases.phases" not in given:
+        base["phases"]["phases"] = None
+    if base["quantity"]["estimator"] in ("assisted", "smoothed") and "quantity.estimator" not in given:
+        base["quantity"]["estimator"] = None
+    return base
 
 
 def _load(path: Path) -> AnalysisConfig:
@@ -315,4 +353,6 @@ def study_config(args: argparse.Namespace, analysis: AnalysisConfig) -> StudyCon
     """--rates and --replicates; without the latter as many that replicates x rate = 10."""
     rates = args.rates or StudyConfig().rates
     replicates = args.replicates or tuple(max(1, round(SAMPLES_PER_RATE / r)) if r > 0 else 1 for r in rates)
-    return StudyConfig(analysis=analysis, rates=rates, n_replicates=replicates)
+    method = getattr(args, "method", None)
+    methods = (method,) if method in METHODS else StudyConfig().methods
+    return StudyConfig(analysis=analysis, rates=rates, n_replicates=replicates, methods=methods)

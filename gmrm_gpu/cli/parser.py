@@ -182,6 +182,7 @@ def _analyze(commands: Any) -> None:
     o.add_movie(parser)
     rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is looked at", o.real, metavar="R")
     _all_settings(parser, (rate, *o.SAMPLING, o.SEED))
+    o.add_method(parser)
     o.add_output(parser, "MOVIE_analysis")
 
 
@@ -202,6 +203,7 @@ def _study(commands: Any) -> None:
     add("--truth", metavar="LABELS", help="stack of true labels, of the size of the movie")
     add("--truth-value", type=o.whole, metavar="N", help="label of the foreground in it (default 2)")
     _all_settings(parser, (*o.SAMPLING, o.SEED))
+    o.add_method(parser, both=True)
     o.add_output(parser, "MOVIE_study")
 
 

@@ -1,7 +1,8 @@
 """Every setting of an analysis, as frozen dataclasses that check themselves; TOML in and out.
 
-Defaults are METHOD `paper`: four components, quadratic trend with electrode terms, brightest component as
-foreground, correction with the L2 ball r = 10 and gamma = 0.4 in past frames.
+Defaults: four components, quadratic trend with electrode terms; the method `movie`, which decides by itself what is
+foreground. The method `paper` takes the brightest component, and a vote in the L2 ball r = 10, gamma = 0.4, of past
+frames.
 """
 
 from .files import (
@@ -17,6 +18,7 @@ from .settings import (
     DTYPES,
     ESTIMATORS,
     GEOMETRIES,
+    METHODS,
     METRICS,
     PHASE_RULES,
     POLARITIES,
@@ -46,6 +48,7 @@ __all__ = [
     "DTYPES",
     "ESTIMATORS",
     "GEOMETRIES",
+    "METHODS",
     "METRICS",
     "PHASE_RULES",
     "POLARITIES",

@@ -60,7 +60,7 @@ def analysis_from_dict(data: dict[str, Any]) -> AnalysisConfig:
 
 def study_from_dict(data: dict[str, Any]) -> StudyConfig:
     """Inverse of `config_to_dict` for a `StudyConfig`."""
-    rest = {key: tuple(data[key]) for key in ("rates", "n_replicates") if key in data}
+    rest = {key: tuple(data[key]) for key in ("rates", "n_replicates", "methods") if key in data}
     return StudyConfig(analysis=analysis_from_dict(data.get("analysis", {})), **rest)
 
 

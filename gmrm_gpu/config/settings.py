@@ -18,13 +18,16 @@ TREND_PRESETS: dict[str, tuple[tuple[int, int], ...]] = {
 }
 SCHEDULES = ("fast", "reference")
 STARTS = ("quantile", "spread", "kmeans++")
-PHASE_RULES = ("brightest", "darkest", "separated")
+METHODS = ("movie", "paper")
+PHASE_RULES = ("auto", "brightest", "darkest", "separated")
 POLARITIES = ("bright", "dark", "both")
 METRICS = ("l1", "l2")
 WINDOWS = ("past", "past+current", "symmetric", "spatial")
 SIDES = ("foreground", "both")
 SCHEMES = ("fixed", "bernoulli", "stratified", "lines")
-ESTIMATORS = ("count", "posterior")
+ESTIMATORS = ("count", "posterior", "assisted", "smoothed")
+MOVIE_PART, MOVIE_LEAST = 0.05, 10
+"""Of a study's replicates, how many the method ``"movie"`` runs beside ``"paper"``: this part, at least this many."""
 GEOMETRIES = ("slab", "revolution")
 DEVICES = ("auto", "cpu", "gpu")
 DTYPES = ("float32", "float64")
@@ -101,6 +104,8 @@ class MixtureConfig:
     max_iter : passes over the samples before a fit is given up as `FitStatus.MAX_ITER`.
     starts : which starts are tried; the best after `n_start_iter` passes is converged.
     sigma_floor : smallest sigma, grey levels; None: the quantisation step / sqrt(12).
+    drift : method ``"movie"``: scale of the random walk that each frame's trend, offset and contrast may take away from
+        the movie's; 0: none.
     trend_prior : standard deviation, grey levels, of a zero-mean normal prior on every trend coefficient, so that a
         trend does not take up a phase; None: no prior.
     """
@@ -113,6 +118,7 @@ class MixtureConfig:
     starts: tuple[str, ...] = STARTS
     n_start_iter: int = 9
     sigma_floor: float | None = None
+    drift: float = 1.0
     trend_prior: float | None = None
 
     def __post_init__(self) -> None:
@@ -132,6 +138,7 @@ class MixtureConfig:
         check_whole("n_start_iter", self.n_start_iter, 1, 10**4)
         if self.sigma_floor is not None:
             check_within("sigma_floor", self.sigma_floor, 0, math.inf, open_low=True)
+        check_within("drift", self.drift, 0, 1000)
         if self.trend_prior is not None:
             check_within("trend_prior", self.trend_prior, 1e-9, 1e9)
 
@@ -157,14 +164,15 @@ class PhaseConfig:
 
     Parameters
     ----------
-    phases : ``"brightest"``, ``"darkest"``, ``"separated"``, or one name per component in ascending mean,
-        separated by commas (``"anode,electrolyte,electrolyte,li"``); equal names are merged.
+    phases : ``"auto"``, ``"brightest"``, ``"darkest"``, ``"separated"``, or one name per component in ascending mean,
+        separated by commas (``"anode,electrolyte,electrolyte,li"``); equal names are merged. ``"auto"`` needs the
+        method ``"movie"``. None: ``"auto"`` with ``"movie"``, ``"brightest"`` with ``"paper"``.
     foreground : with names, which of them is the foreground; None: the last.
     contrast : c of ``separated``: foreground is beyond c sigma of the component of largest weight.
-    polarity : of ``separated``: ``"bright"``, ``"dark"`` or ``"both"``.
+    polarity : of ``separated`` and ``auto``: ``"bright"``, ``"dark"`` or ``"both"``.
     """
 
-    phases: str = "brightest"
+    phases: str | None = None
     foreground: str | None = None
     contrast: float = 2.5
     polarity: str = "bright"
@@ -173,27 +181,33 @@ class PhaseConfig:
         check_choice("polarity", self.polarity, POLARITIES)
         check_within("contrast", self.contrast, 0, 100, open_low=True)
         if not self.is_named:
-            if self.phases not in PHASE_RULES:
+            if self.phases is not None and self.phases not in PHASE_RULES:
                 raise ConfigError(
                     f"phases is {self.phases!r}; use one of {', '.join(PHASE_RULES)}, or one name per component "
                     "separated by commas"
                 )
             if self.foreground is not None:
-                raise ConfigError(f"foreground {self.foreground!r} needs named phases, not {self.phases!r}")
+                rule = "the default" if self.phases is None else repr(self.phases)
+                raise ConfigError(f"foreground {self.foreground!r} needs named phases, not {rule}")
         elif "" in self.component_names:
             raise ConfigError(f"phases {self.phases!r} has an empty name")
         elif self.foreground is not None and self.foreground not in self.component_names:
             raise ConfigError(f"foreground {self.foreground!r} is none of the phases {self.phases!r}")
 
     @property
+    def rule(self) -> str:
+        """The rule where it is used by itself: None is the paper's ``"brightest"``."""
+        return self.phases or "brightest"
+
+    @property
     def is_named(self) -> bool:
         """Whether the phases were given by name."""
-        return "," in self.phases
+        return self.phases is not None and "," in self.phases
 
     @property
     def component_names(self) -> tuple[str, ...]:
         """One phase name per component in ascending mean; empty unless `is_named`."""
-        return tuple(name.strip() for name in self.phases.split(",")) if self.is_named else ()
+        return tuple(name.strip() for name in str(self.phases).split(",")) if self.is_named else ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -213,7 +227,8 @@ class CorrectionConfig:
     Parameters
     ----------
     metric : ``"l2"`` or ``"l1"``.
-    radius : r in pixels; 0 switches the correction off. At most 100.
+    radius : r in pixels; 0 switches the correction off. At most 100. None: 10 with the method ``"paper"``, 0 with
+        ``"movie"``, whose labels have heard their neighbours already.
     gamma : a foreground sample stays if at least this share of its neighbours is foreground.
     window : ``"past"``, ``"past+current"``, ``"symmetric"`` or ``"spatial"``.
     sides : ``"foreground"`` (only foreground samples are visited) or ``"both"``.
@@ -221,7 +236,7 @@ class CorrectionConfig:
     """
 
     metric: str = "l2"
-    radius: float = 10.0
+    radius: float | None = None
     gamma: float = 0.4
     window: str = "past"
     sides: str = "foreground"
@@ -229,11 +244,17 @@ class CorrectionConfig:
 
     def __post_init__(self) -> None:
         check_choice("metric", self.metric, METRICS)
-        check_within("radius", self.radius, 0, 100)
+        if self.radius is not None:
+            check_within("radius", self.radius, 0, 100)
         check_within("gamma", self.gamma, 0, 1)
         check_choice("window", self.window, WINDOWS)
         check_choice("sides", self.sides, SIDES)
         check_within("time_scale", self.time_scale, 0.01, 1e6)
+
+    @property
+    def radius_px(self) -> float:
+        """r where it is used by itself: None is the paper's 10."""
+        return 10.0 if self.radius is None else self.radius
 
 
 @dataclass(frozen=True)
@@ -258,14 +279,18 @@ class QuantityConfig:
 
     Parameters
     ----------
-    estimator : ``"count"`` (share of corrected labels) or ``"posterior"`` (mean posterior probability).
+    estimator : ``"count"`` (share of corrected labels), ``"posterior"`` (mean posterior probability), ``"assisted"``
+        (earlier frames predict, the visited pixels correct) or ``"smoothed"`` (the assisted curve of all frames
+        together). The last two need the method ``"movie"``. None: ``"smoothed"`` with it, else ``"count"``.
+    interval : part of the cases that the interval around the estimate should hold, 0 to 1.
     pixel_size_um, thickness_um, frame_time_s : calibration; None: report pixels, frames.
     geometry : ``"slab"`` (volume = area x thickness) or ``"revolution"``.
     axis : of ``revolution``: ``"x=12.5"`` (a vertical axis at column 12.5) or ``"y=0"`` (a horizontal one).
     wedge_fraction : of ``revolution``: the part of the full turn that the specimen fills, in (0, 1].
     """
 
-    estimator: str = "count"
+    estimator: str | None = None
+    interval: float = 0.8
     pixel_size_um: float | None = None
     thickness_um: float | None = None
     frame_time_s: float | None = None
@@ -274,14 +299,16 @@ class QuantityConfig:
     wedge_fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        check_choice("estimator", self.estimator, ESTIMATORS)
+        if self.estimator is not None:
+            check_choice("estimator", self.estimator, ESTIMATORS)
+        check_within("interval", self.interval, 0.01, 0.9999)
         check_choice("geometry", self.geometry, GEOMETRIES)
         for name in ("pixel_size_um", "thickness_um", "frame_time_s"):
             if getattr(self, name) is not None:
                 check_within(name, getattr(self, name), 0, 1e12, open_low=True)
         check_within("wedge_fraction", self.wedge_fraction, 0, 1, open_low=True)
         if self.estimator == "posterior" and self.geometry == "revolution":
-            raise ConfigError("the posterior estimator has no volume of revolution; use --estimator count")
+            raise ConfigError("the posterior estimator has no volume of revolution; use --estimator count or smoothed")
         self.axis_position  # noqa: B018 - raises on a malformed axis
 
     @property
@@ -318,7 +345,11 @@ class ComputeConfig:
 
 @dataclass(frozen=True)
 class AnalysisConfig:
-    """Everything that turns one movie into one growth curve."""
+    """Everything that turns one movie into one growth curve.
+
+    `method`: ``"movie"`` fits all frames together (METHOD.md 6), ``"paper"`` each by itself. Settings that are None
+    take the method's own default; `resolved` says which.
+    """
 
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     phases: PhaseConfig = field(default_factory=PhaseConfig)
@@ -326,16 +357,50 @@ class AnalysisConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     quantity: QuantityConfig = field(default_factory=QuantityConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
-    method: str = "paper"
+    method: str = "movie"
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, ("paper",))
+        check_choice("method", self.method, METHODS)
+        if self.method == "paper":
+            if self.quantity.estimator in ("assisted", "smoothed"):
+                raise ConfigError(f"the estimator {self.quantity.estimator} needs --method movie; paper has count")
+            if self.phases.phases == "auto":
+                raise ConfigError("phases auto needs --method movie; use brightest, darkest, separated or names")
         names = self.phases.component_names
         if names and len(names) != self.mixture.n_components:
             raise ConfigError(
                 f"phases names {len(names)} components ({self.phases.phases}), but there are "
                 f"{self.mixture.n_components}; give one name per component or change --components"
             )
+
+    @property
+    def resolved(self) -> AnalysisConfig:
+        """The same with every default that depends on the method put in."""
+        whole = self.method == "movie"
+        phases = self.phases.phases or ("auto" if whole else self.phases.rule)
+        radius = 0.0 if whole and self.correction.radius is None else self.correction.radius_px
+        return replace(
+            self,
+            phases=replace(self.phases, phases=phases),
+            correction=replace(self.correction, radius=radius),
+            quantity=replace(self.quantity, estimator=self.estimator),
+        )
+
+    @property
+    def estimator(self) -> str:
+        """The chosen estimator, or the method's."""
+        return self.quantity.estimator or ("smoothed" if self.method == "movie" else "count")
+
+    def with_method(self, method: str) -> AnalysisConfig:
+        """The same for another method; what only the method ``"movie"`` has goes back to the default."""
+        if method == "movie":
+            return replace(self, method=method)
+        phases, quantity = self.phases, self.quantity
+        if phases.phases == "auto":
+            phases = replace(phases, phases=None)
+        if quantity.estimator in ("assisted", "smoothed"):
+            quantity = replace(quantity, estimator=None)
+        return replace(self, method=method, phases=phases, quantity=quantity)
 
     def with_rate(self, rate: float) -> AnalysisConfig:
         """The same settings at another sampling rate."""
@@ -344,13 +409,30 @@ class AnalysisConfig:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """A replicate study (METHOD.md 9): one analysis repeated `n_replicates[i]` times at `rates[i]`."""
+    """A replicate study (METHOD.md 9): one analysis repeated `n_replicates[i]` times at `rates[i]`.
+
+    `methods` are run side by side, whatever ``analysis.method`` says. The method ``"movie"`` needs far fewer
+    replicates, its band being narrow: a `MOVIE_PART` of them, at least `MOVIE_LEAST`, where ``"paper"`` runs too.
+    """
 
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
     rates: tuple[float, ...] = (0.1, 0.05, 0.01)
     n_replicates: tuple[int, ...] = (100, 200, 1000)
+    methods: tuple[str, ...] = ("paper", "movie")
+
+    def of_method(self, method: str) -> StudyConfig:
+        """The study of one of the methods."""
+        number = self.n_replicates
+        if method == "movie" and len(self.methods) > 1:
+            number = tuple(min(n, max(MOVIE_LEAST, round(n * MOVIE_PART))) for n in number)
+        return replace(self, analysis=self.analysis.with_method(method), n_replicates=number, methods=(method,))
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "methods", tuple(self.methods))
+        if not self.methods or len(set(self.methods)) != len(self.methods):
+            raise ConfigError(f"methods is {self.methods}; name one or both of {', '.join(METHODS)}")
+        for method in self.methods:
+            check_choice("methods", method, METHODS)
         object.__setattr__(self, "rates", tuple(self.rates))
         object.__setattr__(self, "n_replicates", tuple(self.n_replicates))
         if not self.rates or len(self.rates) != len(self.n_replicates):

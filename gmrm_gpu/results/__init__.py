@@ -6,7 +6,8 @@ None, never an invented unit.
 
 from .analysis import AnalysisResult
 from .channels import ChannelFit, ChannelResult
-from .fit import FitStatus, MixtureFit, status_counts
+from .estimate import Estimate
+from .fit import FitStatus, MixtureFit, MovieFit, status_counts
 from .movie import UNIT_TEXT, Examples, MovieInfo, Scale
 from .study import StudyResult
 from .tables import rate_name, write_csv
@@ -17,9 +18,11 @@ __all__ = [
     "AnalysisResult",
     "ChannelFit",
     "ChannelResult",
+    "Estimate",
     "Examples",
     "FitStatus",
     "MixtureFit",
+    "MovieFit",
     "MovieInfo",
     "Scale",
     "StudyResult",

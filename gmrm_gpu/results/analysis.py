@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from ..config import AnalysisConfig
+from ..config import ESTIMATORS, AnalysisConfig
+from .estimate import Estimate
 from .fit import FitStatus, MixtureFit
 from .movie import Examples, MovieInfo, Scale
 from .tables import import_xarray, write_csv
@@ -25,7 +27,10 @@ class AnalysisResult:
     share : (T,), share of the pixels that is foreground, by the chosen estimator; NaN where the fit failed.
     volume_share : (T,), the share to multiply into a volume: equal to `share` for a slab, weighted by the
         distance to the axis for a solid of revolution.
-    share_raw : (T,), `count` before the correction. posterior : (T,), mean posterior of the foreground.
+    share_sd, volume_share_sd : (T,), standard deviation of their sampling errors (METHOD.md 8); NaN where there is
+        none to be had. It speaks of the pixels that were not visited, not of a wrong model.
+    share_raw : (T,), `count` before the correction.
+    count, posterior, assisted, smoothed : (T,), all estimators, and count_sd ... their standard deviations.
     n_samples, n_without_neighbours, status : (T,).
     fits : (T,) fits; foreground : (T, K) bool, components that are foreground.
     labels : (T, height, width) uint8 or None; 0 not visited, p + 1 phase p of `config.phases.names`.
@@ -39,8 +44,17 @@ class AnalysisResult:
     time_s: np.ndarray | None
     share: np.ndarray
     volume_share: np.ndarray
+    share_sd: np.ndarray
+    volume_share_sd: np.ndarray
     share_raw: np.ndarray
+    count: np.ndarray
+    count_sd: np.ndarray
     posterior: np.ndarray
+    posterior_sd: np.ndarray
+    assisted: np.ndarray
+    assisted_sd: np.ndarray
+    smoothed: np.ndarray
+    smoothed_sd: np.ndarray
     n_samples: np.ndarray
     n_without_neighbours: np.ndarray
     status: np.ndarray
@@ -72,12 +86,35 @@ class AnalysisResult:
         """(T,), the curve in `scale.unit`: volume, else area, else pixels."""
         return (self.volume_share if self.scale.unit == "um3" else self.share) * self.scale.factor
 
+    @property
+    def estimator(self) -> str:
+        """The chosen estimator."""
+        return self.config.estimator
+
+    def interval(self, estimator: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper end, (T,) each, of the interval around an estimator's share (None: the chosen one).
+
+        It should hold the share of the fully sampled movie in `config.quantity.interval` of the cases.
+        """
+        name = estimator or self.estimator
+        return Estimate(getattr(self, name), getattr(self, f"{name}_sd")).interval(self.config.quantity.interval)
+
+    @property
+    def quantity_interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ends of the interval around `quantity`, (T,) each, in `scale.unit`."""
+        volume = self.scale.unit == "um3"
+        share, sd = (self.volume_share, self.volume_share_sd) if volume else (self.share, self.share_sd)
+        reach = NormalDist().inv_cdf(0.5 + self.config.quantity.interval / 2) * sd
+        return np.maximum(share - reach, 0) * self.scale.factor, (share + reach) * self.scale.factor
+
     def write_growth_csv(self, path: str | Path) -> None:
         """growth.csv: one row a frame; empty cells where there is no calibration."""
         columns = {
             "frame": self.frame,
             "time_s": self.time_s,
             "share": self.share,
+            "share_low": self.interval()[0],
+            "share_high": self.interval()[1],
             "area_px": self.area_px,
             "area_um2": self.area_um2,
             "volume_um3": self.volume_um3,
@@ -85,8 +122,10 @@ class AnalysisResult:
             "n_without_neighbours": self.n_without_neighbours,
             "status": [FitStatus(int(s)).label for s in self.status],
             "share_raw": self.share_raw,
-            "posterior": self.posterior,
         }
+        for name in ESTIMATORS:
+            columns[name] = getattr(self, name)
+            columns[f"{name}_low"], columns[f"{name}_high"] = self.interval(name)
         write_csv(path, columns, len(self.frame))
 
     def write_fits_csv(self, path: str | Path) -> None:
@@ -115,8 +154,10 @@ class AnalysisResult:
         coords = {dim: self.frame if self.time_s is None else self.time_s}
         names = (
             "share",
+            "share_sd",
             "share_raw",
-            "posterior",
+            *ESTIMATORS,
+            *(f"{name}_sd" for name in ESTIMATORS),
             "area_px",
             "area_um2",
             "volume_um3",

@@ -27,6 +27,7 @@ class StudyResult:
     status : rate -> (B, T) uint8 `FitStatus`. without_neighbours : rate -> (B, T), counted samples.
     reference : (T,), the same method on all pixels. reference_status : (T,).
     truth : (T,) or None, the real share where it is known (synthetic movies).
+    others : the same study by other methods, see `StudyConfig.methods`.
     Shares are those that multiply into `scale.unit` (weighted for a volume of revolution).
     """
 
@@ -43,6 +44,17 @@ class StudyResult:
     truth: np.ndarray | None = None
     examples: Examples | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    others: tuple[StudyResult, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """``"paper"`` or ``"movie"``."""
+        return self.config.analysis.method
+
+    @property
+    def every(self) -> tuple[StudyResult, ...]:
+        """This study and those of the other methods."""
+        return (self, *self.others)
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -67,11 +79,12 @@ class StudyResult:
         are averaged over frames. avg_abs_bias averages the absolute bias, so that signs cannot cancel.
         """
         reference = self.reference * self.scale.factor
-        rows = []
+        rows: list[dict[str, Any]] = []
         for rate in self.rates:
             curve = self.curves(rate)
             bias = curve["mean"] - reference
             row: dict[str, Any] = {
+                "method": self.method,
                 "rate": rate,
                 "n_replicates": self.shares[rate].shape[0],
                 "avg_bias": mean(bias),
@@ -85,11 +98,21 @@ class StudyResult:
                 row["avg_bias_truth"] = mean(curve["mean"] - truth)
                 row["rmse_truth"] = mean((self.shares[rate] * self.scale.factor - truth) ** 2) ** 0.5
             rows.append(row)
-        return rows
+        return rows + [row for other in self.others for row in other.table()]
 
     def write(self, folder: str | Path) -> None:
-        """study.json, replicates.npz, curves.csv, table1.csv and examples.npz into an existing folder."""
+        """study.json, replicates.npz, curves.csv, table1.csv and examples.npz into an existing folder.
+
+        Another method's are study_METHOD.json and so on; table1.csv holds all methods.
+        """
         folder = Path(folder)
+        rows = self.table()
+        write_csv(folder / "table1.csv", {key: [row[key] for row in rows] for key in rows[0]}, len(rows))
+        self._write(folder, "")
+        for other in self.others:
+            other._write(folder, f"_{other.method}")
+
+    def _write(self, folder: Path, suffix: str) -> None:
         meta = {
             "config": config_to_dict(self.config),
             "movie": asdict(self.movie),
@@ -97,8 +120,9 @@ class StudyResult:
             "provenance": self.provenance,
             "status": {rate_name(r): status_counts(s) for r, s in self.status.items()},
             "reference_status": status_counts(self.reference_status),
+            "others": [other.method for other in self.others],
         }
-        (folder / "study.json").write_text(json.dumps(meta, indent=2) + "\n", "utf-8")
+        (folder / f"study{suffix}.json").write_text(json.dumps(meta, indent=2) + "\n", "utf-8")
         arrays: dict[str, Any] = {"frame": self.frame, "share_reference": self.reference}
         arrays["status_reference"] = self.reference_status
         if self.time_s is not None:
@@ -109,12 +133,10 @@ class StudyResult:
             arrays[f"share_{rate_name(rate)}"] = self.shares[rate]
             arrays[f"status_{rate_name(rate)}"] = self.status[rate]
             arrays[f"without_neighbours_{rate_name(rate)}"] = self.without_neighbours[rate]
-        np.savez_compressed(folder / "replicates.npz", **arrays)
-        self._write_curves(folder / "curves.csv")
-        rows = self.table()
-        write_csv(folder / "table1.csv", {key: [row[key] for row in rows] for key in rows[0]}, len(rows))
+        np.savez_compressed(folder / f"replicates{suffix}.npz", **arrays)
+        self._write_curves(folder / f"curves{suffix}.csv")
         if self.examples is not None:
-            self.examples.save(folder / "examples.npz")
+            self.examples.save(folder / f"examples{suffix}.npz")
 
     def _write_curves(self, path: Path) -> None:
         n, factor = len(self.frame), self.scale.factor
@@ -138,19 +160,23 @@ class StudyResult:
     @staticmethod
     def load(folder: str | Path) -> StudyResult:
         """Read a study folder; raises `InputError` where it is none."""
-        folder = Path(folder)
+        return StudyResult._load(Path(folder), "")
+
+    @staticmethod
+    def _load(folder: Path, suffix: str) -> StudyResult:
         try:
-            meta = json.loads((folder / "study.json").read_text("utf-8"))
-            with np.load(folder / "replicates.npz", allow_pickle=False) as file:
+            meta = json.loads((folder / f"study{suffix}.json").read_text("utf-8"))
+            with np.load(folder / f"replicates{suffix}.npz", allow_pickle=False) as file:
                 data = {name: file[name] for name in file.files}
         except (OSError, ValueError, KeyError, BadZipFile):
             raise InputError(
-                f"{folder} is not a finished study: study.json and replicates.npz are not both there and whole"
+                f"{folder} is not a finished study: study{suffix}.json and replicates{suffix}.npz are not both there "
+                "and whole"
             ) from None
         config = study_from_dict(meta["config"])
         info = dict(meta["movie"])
         info["shape"], info["frame_numbers"] = tuple(info["shape"]), tuple(info["frame_numbers"])
-        examples = folder / "examples.npz"
+        examples = folder / f"examples{suffix}.npz"
 
         def by_rate(name: str) -> dict[float, np.ndarray]:
             return {rate: data[f"{name}_{rate_name(rate)}"] for rate in config.rates}
@@ -169,6 +195,7 @@ class StudyResult:
             truth=data.get("share_truth"),
             examples=Examples.load(examples) if examples.exists() else None,
             provenance=meta["provenance"],
+            others=tuple(StudyResult._load(folder, f"_{method}") for method in meta.get("others", [])),
         )
 
     def to_xarray(self) -> Any:

@@ -41,7 +41,9 @@ def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_workers: int
     for rate, total in sorted(zip(config.rates, config.n_replicates, strict=True), reverse=True):
         each = runner.bytes_per_replicate(rate)
         check_memory(each, budget // n_workers)
-        size = min(budget // n_workers // each, max(1, BLOCK_SAMPLES // runner.sampler(rate).capacity))
+        # A whole movie's samples are held at once, not a frame's.
+        held = runner.sampler(rate).capacity * (len(runner.movie) if runner.config.method == "movie" else 1)
+        size = min(budget // n_workers // each, max(1, BLOCK_SAMPLES // held))
         n_blocks = -(-total // size)
         edges = np.linspace(0, total, n_blocks + 1).round().astype(int)
         blocks += [Block(rate, int(a), int(b)) for a, b in pairwise(edges)]

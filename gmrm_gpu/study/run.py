@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from threading import Event, Lock
 from typing import Any
 
 import numpy as np
 
-from ..backend import get_backend
+from ..backend import Backend, get_backend
 from ..config import StudyConfig
 from ..errors import InputError
 from ..frames import open_movie
@@ -33,37 +34,52 @@ def run_study(
     Parameters
     ----------
     movie : Movie, array (T, height, width), or a path.
-    config : settings; by default 100, 200 and 1,000 replicates at 10, 5 and 1 %.
+    config : settings; by default 100, 200 and 1,000 replicates at 10, 5 and 1 %, with the method of the paper, and a
+        part of them with the method ``"movie"``.
     truth : (T,) true share of the foreground where it is known.
     progress : called with (work done, work in all), in samples fitted.
 
     Returns
     -------
-    StudyResult. It is a pure function of the movie, the settings and the seed: not of memory, workers or device
+    StudyResult of the first method, the others in its `others`. It is a pure function of the movie, the settings
+    and the seed: not of memory, workers or device
     (up to rounding between devices).
     """
-    started = time.perf_counter()
     config = config or StudyConfig()
     movie = open_movie(movie)
     truth = None if truth is None else _checked_truth(truth, len(movie))
     backend = get_backend(config.analysis.compute.device, config.analysis.compute.dtype)
-    budget = memory_budget(config.analysis, backend)
-    cached = CachedMovie(movie, budget // 4)
-    runner = Runner(cached, config.analysis, backend)
-    check_memory(runner.bytes_per_replicate(1.0), budget)
+    cached = CachedMovie(movie, memory_budget(config.analysis, backend) // 4)
+    plans = [_Plan(cached, config.of_method(method), backend) for method in config.methods]
+    report = _Progress(plans, progress)
+    results = [_run_method(plan, truth, report) for plan in plans]
+    return replace(results[0], others=tuple(results[1:]))
 
-    left = budget * 3 // 4
-    n_workers = workers_within(runner, config, left)
-    blocks = plan_blocks(runner, config, left, n_workers)
-    report = _Progress(runner, config, blocks, progress)
+
+class _Plan:
+    """One method's part of a study: everything that can be refused is refused here, before any work."""
+
+    def __init__(self, movie: CachedMovie, config: StudyConfig, backend: Backend) -> None:
+        self.config = config
+        self.runner = Runner(movie, config.analysis, backend)
+        budget = memory_budget(config.analysis, backend)
+        check_memory(self.runner.bytes_per_replicate(1.0), budget)
+        left = budget * 3 // 4
+        self.n_workers = workers_within(self.runner, config, left)
+        self.blocks = plan_blocks(self.runner, config, left, self.n_workers)
+
+
+def _run_method(plan: _Plan, truth: np.ndarray | None, report: _Progress) -> StudyResult:
+    started = time.perf_counter()
+    runner, config = plan.runner, plan.config
     curve, examples = _run_reference(runner, config, report)
-    results = _run_blocks(runner, config, blocks, n_workers, report)
-    provenance = runner.provenance(started, config.rates) | {"n_workers": n_workers, "n_blocks": len(blocks)}
+    results = _run_blocks(plan, report)
+    provenance = runner.provenance(started, config.rates)
     return StudyResult(
         movie=runner.info,
         config=config,
         scale=runner.scale,
-        frame=movie.frame_numbers,
+        frame=runner.movie.frame_numbers,
         time_s=runner.time_s,
         shares={rate: curves.volume_share for rate, curves in results.items()},
         status={rate: curves.status for rate, curves in results.items()},
@@ -72,7 +88,7 @@ def run_study(
         reference_status=curve.status[0],
         truth=truth,
         examples=examples,
-        provenance=provenance,
+        provenance=provenance | {"n_workers": plan.n_workers, "n_blocks": len(plan.blocks)},
     )
 
 
@@ -85,29 +101,28 @@ def _checked_truth(truth: np.ndarray, n_frames: int) -> np.ndarray:
 
 def _run_reference(runner: Runner, config: StudyConfig, report: _Progress) -> tuple[Curves, Examples]:
     """The curve of all pixels, and pictures of it and of the first replicate."""
-    settings = example_settings(config.analysis.correction, runner.movie.shape)
-    reference = Recorder(runner.movie, config.analysis, runner.engine, settings=settings)
-    curve = runner.run(1.0, np.array([0]), observer=reference, tick=report.ticker(1.0, 1))
-    sampled = Recorder(runner.movie, config.analysis, runner.engine)
+    settings = example_settings(runner.config.correction, runner.movie.shape)
+    reference = Recorder(runner.movie, runner.config, runner.engine, settings=settings)
+    curve = runner.run(1.0, np.array([0]), observer=reference, tick=report.ticker(runner, 1.0, 1))
+    sampled = Recorder(runner.movie, runner.config, runner.engine)
     rate = config.rates[0]
-    runner.run(rate, np.array([0]), observer=sampled, tick=report.ticker(rate, 1))
+    runner.run(rate, np.array([0]), observer=sampled, tick=report.ticker(runner, rate, 1))
     return curve, reference.examples(rate, sampled)
 
 
-def _run_blocks(
-    runner: Runner, config: StudyConfig, blocks: list[Block], n_workers: int, report: _Progress
-) -> dict[float, Curves]:
+def _run_blocks(plan: _Plan, report: _Progress) -> dict[float, Curves]:
     """Every block on a pool of threads (NumPy releases the interpreter lock), merged by rate."""
+    runner, config = plan.runner, plan.config
     n_frames = len(runner.movie)
     out = {rate: Curves.empty(total, n_frames) for rate, total in zip(config.rates, config.n_replicates, strict=True)}
     stop = Event()
 
     def work(block: Block) -> tuple[Block, Curves]:
-        tick = report.ticker(block.rate, block.stop - block.start, stop)
+        tick = report.ticker(runner, block.rate, block.stop - block.start, stop)
         return block, runner.run(block.rate, block.replicates, tick=tick)
 
-    with ThreadPoolExecutor(n_workers, initializer=runner.backend.activate) as pool:
-        futures = [pool.submit(work, block) for block in blocks]
+    with ThreadPoolExecutor(plan.n_workers, initializer=runner.backend.activate) as pool:
+        futures = [pool.submit(work, block) for block in plan.blocks]
         try:
             for future in as_completed(futures):
                 block, curves = future.result()
@@ -132,16 +147,16 @@ class _Stopped(Exception):
 class _Progress:
     """Adds up samples fitted over the threads and hands them on."""
 
-    def __init__(self, runner: Runner, config: StudyConfig, blocks: list[Block], progress: Progress | None) -> None:
-        self._runner, self._progress, self._lock, self._done = runner, progress, Lock(), 0
-        sizes = [(block.rate, block.stop - block.start) for block in blocks] + [(1.0, 1), (config.rates[0], 1)]
-        self._total = len(runner.movie) * sum(self._samples(rate, n) for rate, n in sizes)
+    def __init__(self, plans: list[_Plan], progress: Progress | None) -> None:
+        self._progress, self._lock, self._done = progress, Lock(), 0
+        self._total = 0
+        for plan in plans:
+            sizes = [(block.rate, block.stop - block.start) for block in plan.blocks]
+            sizes += [(1.0, 1), (plan.config.rates[0], 1)]
+            self._total += len(plan.runner.movie) * sum(_samples(plan.runner, rate, n) for rate, n in sizes)
 
-    def _samples(self, rate: float, n_replicates: int) -> int:
-        return self._runner.sampler(rate).capacity * n_replicates
-
-    def ticker(self, rate: float, n_replicates: int, stop: Event | None = None) -> Callable[[], None]:
-        samples = self._samples(rate, n_replicates)
+    def ticker(self, runner: Runner, rate: float, n_replicates: int, stop: Event | None = None) -> Callable[[], None]:
+        samples = _samples(runner, rate, n_replicates)
 
         def tick() -> None:
             if stop is not None and stop.is_set():
@@ -153,6 +168,11 @@ class _Progress:
                 self._progress(self._done, self._total)
 
         return tick
+
+
+def _samples(runner: Runner, rate: float, n_replicates: int) -> int:
+    """Samples a frame; the method ``movie`` looks at each some ten times as often."""
+    return runner.sampler(rate).capacity * n_replicates * (10 if runner.config.method == "movie" else 1)
 
 
 __all__ = ["run_study"]
