@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import platform
 import subprocess
 import sys
+from pathlib import Path
+
+
+def commit() -> str:
+    """Short name of the commit that is checked out."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def stamp() -> dict[str, str]:
+    """Commit, processor, Python and date, for figures that no pytest-benchmark made."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "commit": commit(),
+        "processor": names[0] if names else platform.processor(),
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 def main(path: str) -> None:
     """Print one JSON line a benchmark: name, median seconds, its figures, commit, processor, date."""
     with open(path, encoding="utf-8") as file:
         run = json.load(file)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     for benchmark in run["benchmarks"]:
         line = {
             "benchmark": benchmark["name"],
             "median_s": round(benchmark["stats"]["median"], 6),
             "rounds": benchmark["stats"]["rounds"],
             **{key: round(value, 4) for key, value in benchmark["extra_info"].items()},
-            "commit": commit.stdout.strip(),
+            "commit": commit(),
             "processor": run["machine_info"]["cpu"]["brand_raw"],
             "device": "one CPU core",
             "python": run["machine_info"]["python_version"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -28,3 +29,16 @@ def test_the_choice_of_the_model_is_checked_at_toy_size(words):
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "rejected at 5 %" in done.stdout or "failures 0" in done.stdout
+
+
+def test_accuracy_is_measured_at_toy_size(tmp_path: Path):
+    rows = tmp_path / "rows.jsonl"
+    for words in (["--quick"], ["targets"]):
+        command = [sys.executable, "accuracy.py", *words, "--json", str(rows)]
+        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "battery easy 12 frames: largest bias" in done.stdout
+    found = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
+    assert {row["what"] for row in found} == {"growth", "labels", "masks"}
+    assert {row["method"] for row in found if row["what"] == "growth"} == {"movie", "paper"}
+    assert all(row["label_accuracy"] > 0.99 for row in found if row.get("program") == "movie")
