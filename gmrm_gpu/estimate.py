@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from .backend import Array, Backend
-from .results import Estimate
+from .results.estimate import Estimate
 
 VARIANCE_FRAMES = 9
 """Frames over which variances are averaged: that of a single frame is itself uncertain."""
@@ -40,12 +40,13 @@ def sample_mean(
         blocks. ``lines``: between segments of `length` samples, since those of one segment are neighbours.
     """
     xp = backend.xp
-    weight = xp.ones_like(values) if valid is None else xp.astype(valid, values.dtype)
+    values = xp.astype(values, xp.float64)
+    weight = xp.ones_like(values) if valid is None else xp.astype(valid, xp.float64)
+    values = values if valid is None else xp.where(valid, values, xp.zeros_like(values))
     n = np.maximum(n_samples, 1)
-    total = backend.to_host(xp.sum(values * weight, axis=1))
-    mean = np.where(n_samples > 0, total / n, np.nan)
+    mean = np.where(n_samples > 0, backend.to_host(xp.sum(values, axis=1)) / n, np.nan)
     deviation = (values - backend.asarray(np.nan_to_num(mean))[:, None]) * weight
-    unseen = np.maximum(0.0, 1 - n_samples / n_pixels)
+    unseen = np.where(n_samples > 0, np.maximum(0.0, 1 - n_samples / n_pixels), np.nan)
     if clusters == "lines":
         rows, m = values.shape
         sums = xp.sum(xp.reshape(deviation, (rows, m // length, length)), axis=2)
