@@ -21,6 +21,8 @@ _PUBLIC = {
     "fit_two_channels": "channels",
     "analyze": "pipeline",
     "select_model": "selection",
+    "plan_sampling": "planning",
+    "ExpectedPhases": "synthetic.expected",
     "run_study": "study",
     "write_report": "report",
     "AnalysisConfig": "config",
@@ -37,6 +39,7 @@ _PUBLIC = {
     "FitStatus": "results",
     "MixtureFit": "results",
     "ModelSelection": "results.selection",
+    "SamplingPlan": "results.planning",
     "StudyResult": "results",
     "GmrmError": "errors",
 }

@@ -25,9 +25,10 @@ import numpy as np
 from .config import config_to_dict
 from .errors import InputError, MissingDependencyError, OutputError
 from .results import AnalysisResult, MixtureFit, StudyResult, status_counts
+from .results.planning import SamplingPlan
 from .results.selection import ModelSelection
 
-MARKERS = ("analysis.json", "study.json", "fit.json", "simulation.json", "selection.json")
+MARKERS = ("analysis.json", "study.json", "fit.json", "simulation.json", "selection.json", "plan.json")
 """Every output folder holds one of these; it says what made it."""
 
 FILES = (
@@ -36,6 +37,7 @@ FILES = (
     *("replicates.npz", "curves.csv", "table1.csv", "examples.npz"),
     *("study_movie.json", "replicates_movie.npz", "curves_movie.csv", "examples_movie.npz"),
     *("selection.csv", "selection.png", "selection.svg"),
+    *("plan.csv", "plan.png", "plan.svg"),
     *("movie.npy", "movie.tif", "truth.npy", "truth.tif"),
 )
 """Fixed names of the files that the commands write."""
@@ -265,6 +267,18 @@ def fill_selection(result: ModelSelection, folder: Path, *, picture: bool) -> No
             from .report.selection import selection_figure
 
             save_figure(selection_figure(result), folder / "selection")
+
+
+def fill_plan(result: SamplingPlan, folder: Path, *, picture: bool) -> None:
+    """Write plan.json and plan.csv, and plan.png and .svg if `picture`, into an existing folder."""
+    with _disk(folder):
+        write_json(folder / "plan.json", result.summary())
+        result.write_csv(folder / "plan.csv")
+        if picture:
+            from .report import save_figure
+            from .report.planning import plan_figure
+
+            save_figure(plan_figure(result), folder / "plan")
 
 
 def renew_report(result: StudyResult, folder: str | os.PathLike[str]) -> Path:

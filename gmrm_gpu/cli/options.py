@@ -263,9 +263,11 @@ def add_settings(parser: argparse.ArgumentParser, title: str, settings: Iterable
         setting.add(group)
 
 
-def add_movie(parser: argparse.ArgumentParser, *, frames: bool = True) -> None:
+def add_movie(parser: argparse.ArgumentParser, *, frames: bool = True, optional: bool = False) -> None:
     """The movie and what is read of it."""
-    parser.add_argument("movie", metavar="MOVIE", help=".npy .npz .tif .avi .mp4 .gif, or a folder of images")
+    nargs = "?" if optional else None
+    kinds = ".npy .npz .tif .avi .mp4 .gif, or a folder of images"
+    parser.add_argument("movie", metavar="MOVIE", nargs=nargs, help=kinds)
     group = parser.add_argument_group("reading the movie")
     if frames:
         group.add_argument("--frames", metavar="A:B:STEP", help="frames to use, such as 10:200:2 (default all)")

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from .. import __version__
-from ..config import parse_length_um, parse_time_s
+from ..config import parse_length_um, parse_time_s, parse_width
 from . import options as o
 
 _CALIBRATION = tuple(s for s in o.QUANTITY if s.flag in ("--pixel-size", "--frame-time"))
@@ -18,6 +18,7 @@ _ARGUMENTS = {
     "simulate": "[SCENARIO] ",
     "fit": "MOVIE --frame N ",
     "report": "FOLDER ",
+    "plan": "[MOVIE] ",
     **dict.fromkeys(("info", "select", "analyze", "study"), "MOVIE "),
 }
 _EXAMPLES = {
@@ -43,6 +44,10 @@ gmrm-gpu analyze other.tif --config movie_analysis/analysis.json""",
 gmrm-gpu study movie.tif --components 3
 gmrm-gpu study sim/movie.tif --truth sim/truth.tif --truth-value 2
 gmrm-gpu study movie.tif --rates 0.1,0.01 --replicates 20,200 --memory 2GB --workers 4""",
+    "plan": """\
+gmrm-gpu plan movie.tif --components 3 --width 1%
+gmrm-gpu plan movie.tif --width 0.02um3 --pixel-size 5nm --thickness 0.5um --schemes fixed,stratified,lines
+gmrm-gpu plan --expect 45,118,172 --sigmas 7,9,12 --size 512x512x100 --width 500px""",
     "report": """\
 gmrm-gpu report movie_study""",
     "demo": """\
@@ -64,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gmrm-gpu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_simulate, _info, _select, _fit, _analyze, _study, _report, _demo, _doctor):
+    for add in (_simulate, _info, _select, _fit, _analyze, _study, _plan, _report, _demo, _doctor):
         add(commands)
     return parser
 
@@ -205,6 +210,33 @@ def _study(commands: Any) -> None:
     _all_settings(parser, (*o.SAMPLING, o.SEED))
     o.add_method(parser, both=True)
     o.add_output(parser, "MOVIE_study")
+
+
+def _plan(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "plan",
+        ".plan:run_plan",
+        "the sampling rate that a wanted width of the interval needs",
+        "Analyse sub-samplings of a fully or well sampled movie, or of a synthetic one with the phases you expect, at\n"
+        "rising rates. Prints how wide the interval of one sub-sampled movie is, and the smallest rate that reaches\n"
+        "--width, with the dose saved. Writes plan.json, plan.csv and plan.png.",
+    )
+    o.add_movie(parser, optional=True)
+    add = parser.add_argument_group("design").add_argument
+    width = o.quoted(lambda text: parse_width(text) and text)
+    add("--width", type=width, metavar="W", help="wanted, mean over frames: 0.5um3, 0.2um2, 500px, 1%% or 0.01")
+    add("--rates", type=o.numbers(float), metavar="R,R", help="tried (default 0.005,0.01,0.02,0.05,0.1,0.2,0.5)")
+    add("--schemes", type=o.words, metavar="A,B", help="tried (default fixed,stratified)")
+    add("--draws", type=o.whole, metavar="N", help="sub-samplings at each rate (default 2)")
+    add = parser.add_argument_group("in place of MOVIE").add_argument
+    levels = "expected grey levels: background,particle or electrode,electrolyte,Li"
+    add("--expect", type=o.numbers(float), metavar="G,G,G", help=levels)
+    add("--sigmas", type=o.numbers(float), metavar="S,S,S", help="their standard deviations")
+    add("--size", type=o.size, metavar="HxWxT", help="height, width, frames (default 256x256x60)")
+    add("--peak", type=o.real, metavar="P", help="share of the frame that the last phase covers at most")
+    _all_settings(parser, (*o.SAMPLING[1:], o.SEED))
+    o.add_output(parser, "MOVIE_plan")
 
 
 def _all_settings(parser: argparse.ArgumentParser, sampling: tuple[o.Setting, ...]) -> None:

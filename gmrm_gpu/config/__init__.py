@@ -41,7 +41,7 @@ from .settings import (
     check_within,
     trend_terms,
 )
-from .units import parse_bytes, parse_length_um, parse_time_s
+from .units import parse_bytes, parse_length_um, parse_time_s, parse_width
 
 __all__ = [
     "DEVICES",
@@ -76,6 +76,7 @@ __all__ = [
     "parse_bytes",
     "parse_length_um",
     "parse_time_s",
+    "parse_width",
     "save_toml",
     "study_from_dict",
     "trend_terms",
