@@ -125,6 +125,7 @@ class MovieModel:
             for number in range(N_REMAP):
                 self.reader.remap(finest)
                 notify(0.7 + 0.3 * (number + 1) / N_REMAP)
+        notify(1.0)
         n_samples = self.backend.to_host(rows.counts())
         return movie_fit(settled, self.steps, self.start_status, n_samples, self.centre, self.scale)
 

@@ -35,12 +35,12 @@ def cell_map(positions, resp, shape, level, n_levels):
 
 def blur(cells):
     """Gaussian of peak 1 around every cell, cut off at four standard deviations."""
-    _, rows, columns = cells.shape
     out = np.zeros_like(cells)
-    for r, c, r2, c2 in itertools.product(range(rows), range(columns), range(rows), range(columns)):
-        dr, dc = (r - r2) / CELLS_PER_SD, (c - c2) / CELLS_PER_SD
-        if abs(dr) <= 4 and abs(dc) <= 4:
-            out[:, r, c] += math.exp(-0.5 * (dr * dr + dc * dc)) * cells[:, r2, c2]
+    row, column = np.mgrid[: cells.shape[1], : cells.shape[2]]
+    for r, c in zip(*np.nonzero(cells.sum(axis=0)), strict=True):
+        dr, dc = (row - r) / CELLS_PER_SD, (column - c) / CELLS_PER_SD
+        near = (abs(dr) <= 4) & (abs(dc) <= 4)
+        out += np.where(near, np.exp(-0.5 * (dr**2 + dc**2)), 0.0) * cells[:, r, c, None, None]
     return out
 
 
