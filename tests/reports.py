@@ -82,7 +82,16 @@ def make_info(movie, **changes: Any) -> MovieInfo:
 
 
 def make_study(
-    *, rates=(0.1, 0.05, 0.01), shape=(48, 64), n_frames=6, truth=True, calibrated=False, b=12, dtype=np.uint8, pick=6
+    *,
+    rates=(0.1, 0.05, 0.01),
+    shape=(48, 64),
+    n_frames=6,
+    truth=True,
+    calibrated=False,
+    b=30,
+    dtype=np.uint8,
+    pick=6,
+    method="paper",
 ):
     phases, movie = phantom(shape, n_frames, dtype=dtype)
     share = (phases == 2).mean(axis=(1, 2))
@@ -101,7 +110,10 @@ def make_study(
     return StudyResult(
         movie=make_info(movie),
         config=StudyConfig(
-            AnalysisConfig(mixture=MixtureConfig(n_components=3), quantity=quantity), rates, (b,) * len(rates)
+            AnalysisConfig(mixture=MixtureConfig(n_components=3), quantity=quantity, method=method),
+            rates,
+            (b,) * len(rates),
+            (method,),
         ),
         scale=scale,
         frame=np.arange(n_frames),
@@ -117,19 +129,55 @@ def make_study(
     )
 
 
+def both_methods(**changes: Any) -> StudyResult:
+    """A study by the method paper that carries one by the method movie: fewer replicates, a narrower band."""
+    paper, movie = make_study(**changes), make_study(**({"b": 10} | changes), method="movie")
+    truth = paper.reference - 0.001
+    shares = {rate: truth + 0.1 * (share - truth) for rate, share in movie.shares.items()}
+    movie = dataclasses.replace(movie, shares=shares, reference=truth + 1e-4)
+    config = dataclasses.replace(paper.config, methods=("paper", "movie"))
+    return dataclasses.replace(paper, config=config, others=(movie,))
+
+
+DECISION = "Foreground at grey level 172: the component at grey level 118 never becomes rare, so it is the background."
+
+
+def paper_config(**changes: Any) -> AnalysisConfig:
+    return AnalysisConfig(**({"mixture": MixtureConfig(n_components=3), "method": "paper"} | changes))
+
+
+def make_movie_analysis(*, n_frames=6, rate=0.1, **changes: Any) -> AnalysisResult:
+    """One sub-sampled movie fitted as a whole, with drifting frames."""
+    config = AnalysisConfig(mixture=MixtureConfig(n_components=3)).with_rate(rate)
+    fits = MixtureFit.stack(one_fit(means=MEANS + 0.2 * t, coef=COEF + 0.1 * t) for t in range(n_frames))
+    share = make_analysis(n_frames=n_frames).share
+    small = {f"{name}_sd": np.full(n_frames, sd) for name, sd in (("count", 0.02), ("assisted", 0.01))}
+    small |= {"posterior_sd": np.full(n_frames, 0.018), "smoothed_sd": np.full(n_frames, 0.005)}
+    small |= {"share_sd": small["smoothed_sd"], "volume_share_sd": small["smoothed_sd"]}
+    rough = share + 0.01 * np.sin(np.arange(n_frames))
+    values = {"config": config, "fits": fits, "count": rough, "share_raw": rough, "posterior": rough}
+    values |= {"assisted": share, "smoothed": share, "provenance": {"device": "cpu", "foreground": DECISION}}
+    return make_analysis(n_frames=n_frames, **(values | small | changes))
+
+
 def make_analysis(*, shape=(48, 64), n_frames=6, config=None, **changes: Any) -> AnalysisResult:
+    """All frames fitted by themselves."""
     phases, movie = phantom(shape, n_frames)
-    share = (phases == 2).mean(axis=(1, 2))
+    share = changes.get("share", (phases == 2).mean(axis=(1, 2)))
+    missing = np.full(n_frames, np.nan)
     values = {
         "movie": make_info(movie),
-        "config": config or AnalysisConfig(mixture=MixtureConfig(n_components=3)),
+        "config": config or paper_config(),
         "scale": Scale(shape[0] * shape[1]),
         "frame": np.arange(n_frames),
         "time_s": None,
         "share": share,
         "volume_share": share,
         "share_raw": share * 1.2 + 0.01,
+        "count": share,
         "posterior": share * 1.1,
+        **dict.fromkeys(("share_sd", "volume_share_sd", "count_sd", "posterior_sd"), missing),
+        **dict.fromkeys(("assisted", "assisted_sd", "smoothed", "smoothed_sd"), missing),
         "n_samples": np.full(n_frames, 300),
         "n_without_neighbours": np.zeros(n_frames, np.int64),
         "status": np.zeros(n_frames, np.uint8),
@@ -271,6 +319,11 @@ AWKWARD = {
     "excluded pixels and NaN": lambda: excluded(small()),
     "odd phase names": lambda: odd_names(small()),
     "no settings": lambda: with_examples(small(), settings=(), labels_settings=np.zeros((0, 2, 48, 64), np.uint8)),
+    "both methods, one frame": lambda: both_methods(rates=(0.1,), n_frames=1, pick=1),
+    "both methods, everything failed": lambda: dataclasses.replace(
+        all_failed(small()), others=(all_failed(small(method="movie")),)
+    ),
+    "the method movie alone": lambda: small(method="movie"),
     "time unknown in places": lambda: dataclasses.replace(small(), time_s=np.array([0, 1, np.nan, 3, 4, 5e4])),
 }
 

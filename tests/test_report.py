@@ -10,17 +10,22 @@ import sys
 import numpy as np
 import pytest
 from reports import (
+    DECISION,
     Page,
     all_failed,
+    both_methods,
     excluded,
     make_analysis,
+    make_movie_analysis,
     make_study,
     one_fit,
+    paper_config,
     read,
     zero_li,
 )
 
-from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, MixtureConfig, PhaseConfig, QuantityConfig
+from gmrm_gpu.cli import console
+from gmrm_gpu.config import CorrectionConfig, MixtureConfig, PhaseConfig, QuantityConfig
 from gmrm_gpu.errors import MissingDependencyError, OutputError
 from gmrm_gpu.results import FitStatus, MixtureFit
 
@@ -29,6 +34,7 @@ pytest.importorskip("jinja2", reason="the page needs jinja2 (extra plot)")
 
 from gmrm_gpu.report import common, html, save_figure, style, tables, write_report
 from gmrm_gpu.report.cautions import cautions
+from gmrm_gpu.report.headline import headline
 
 STUDY_FIGURES = ("figure4", "bias_width", "frames_labels", "subsampled", "histogram", "trend", "correction")
 
@@ -70,21 +76,21 @@ def test_the_page_says_what_a_reader_needs(study_page):
         "5 nm",
         "Seed 0",
         "µm³",
-        "try --phases",
+        "try --method movie or --phases",
     ):
         assert words in text
 
 
 def test_table1_holds_the_numbers_of_the_study_and_of_the_paper(study_page):
     study = make_study(calibrated=True)
-    rows = {row[0]: row for row in read(study_page[1]).rows if row and row[0].endswith("%") and len(row) == 10}
+    rows = {row[1]: row for row in read(study_page[1]).rows if row and row[0] == "paper" and len(row) == 11}
     assert list(rows) == ["10 %", "5 %", "1 %"]
     for row in study.table():
         cells = rows[common.percent(row["rate"])]
-        assert cells[1] == "12"
-        assert cells[2] == common.number(row["avg_bias"])
-        assert float(cells[3]) == pytest.approx(row["avg_width"], rel=5e-3)
-        assert float(cells[6]) == pytest.approx(row["rmse_truth"], rel=5e-3)
+        assert cells[2] == "30"
+        assert cells[3] == common.number(row["avg_bias"])
+        assert float(cells[4]) == pytest.approx(row["avg_width"], rel=5e-3)
+        assert float(cells[7]) == pytest.approx(row["rmse_truth"], rel=5e-3)
     assert rows["10 %"][-2:] == ["0.094", "0.703"]
     assert rows["5 %"][-2:] == ["0.332", "1.121"]
     assert rows["1 %"][-2:] == ["2.012", "6.001"]
@@ -111,7 +117,7 @@ def test_the_shape_table_divides_by_the_highest_rate():
 
 def test_the_headline_states_peak_bias_and_width():
     study = make_study(truth=False, b=40)
-    first, more = tables.headline(study)
+    first, more = headline(study)
     peak = int(np.argmax(study.reference))
     assert f"{study.reference[peak] * study.scale.factor:.0f} px" in first.replace(",", "")
     assert f"frame {peak}" in first
@@ -119,7 +125,7 @@ def test_the_headline_states_peak_bias_and_width():
     assert "too high on average" in more[2]
     assert "80 % of the 40 replicates" in more[2]
     low = dataclasses.replace(study, reference=study.reference + 0.5)
-    assert "too low on average" in tables.headline(low)[1][0]
+    assert "too low on average" in headline(low)[1][0]
 
 
 def test_words_from_outside_are_escaped():
@@ -182,7 +188,7 @@ def test_a_phase_shared_by_two_components_is_pointed_out():
 
 
 def test_a_correction_that_takes_much_away_is_pointed_out():
-    share = make_analysis().share
+    share = make_analysis().count
     quiet, loud = make_analysis(share_raw=1.05 * share), make_analysis(share_raw=1.3 * share)
     assert not any("took away" in note for note in cautions(quiet))
     assert any("The correction took away 23 %" in note and "--gamma" in note for note in cautions(loud))
@@ -237,7 +243,7 @@ def test_labels_and_posterior_that_disagree_are_pointed_out():
 
 def test_a_single_frame_without_a_past_is_said_to_be_uncorrected():
     assert any("nothing was corrected; use --window spatial" in note for note in cautions(make_analysis(n_frames=1)))
-    spatial = AnalysisConfig(mixture=MixtureConfig(n_components=3), correction=CorrectionConfig(window="spatial"))
+    spatial = paper_config(correction=CorrectionConfig(window="spatial"))
     notes = cautions(make_analysis(n_frames=1, config=spatial)) + cautions(make_analysis())
     assert not any("nothing was corrected" in note for note in notes)
 
@@ -245,6 +251,10 @@ def test_a_single_frame_without_a_past_is_said_to_be_uncorrected():
 def test_rates_with_few_replicates_share_one_caution():
     notes = [note for note in cautions(make_study(b=3)) if "replicates" in note]
     assert notes == ["10 %, 5 %, 1 %: only 3 replicates; 10th and 90th percentiles mean little."]
+    assert any(
+        "10 %: only 10 replicates; a band from so few is rough" in n for n in cautions(make_study(b=10, rates=(0.1,)))
+    )
+    assert not any("replicates" in note for note in cautions(make_study()))
 
 
 def test_captions_follow_the_settings():
@@ -253,9 +263,14 @@ def test_captions_follow_the_settings():
         return " ".join(caption for _, caption in html.titles_and_captions(make_analysis(config=config)).values())
 
     assert "what the correction did" in text()
+    assert "(after the correction)" in text()
     assert "white ones" not in text()
+    off = text(correction=CorrectionConfig(radius=0))
+    assert "The correction is off here; this is what it would do." in off
+    assert "after the correction" not in off
+    assert "before the correction" not in off
     posterior = text(quantity=QuantityConfig(estimator="posterior"))
-    assert "which the correction does not touch" in posterior
+    assert "The correction does not touch the posterior" in posterior
     assert "what the correction did" not in posterior
     assert "no trend (--trend none)" in text(mixture=MixtureConfig(n_components=3, trend="none"))
     assert "white ones were added" in text(correction=CorrectionConfig(sides="both"))
@@ -266,13 +281,13 @@ def test_a_clean_calibrated_study_with_separated_phases_has_no_cautions():
     config = dataclasses.replace(study.config.analysis, phases=PhaseConfig("separated"))
     study = dataclasses.replace(study, config=dataclasses.replace(study.config, analysis=config))
     assert cautions(study) == []
-    assert "All 222 fits converged" in Page(html.render(study, {})).text
+    assert "All 546 fits converged" in Page(html.render(study, {})).text
 
 
 def test_statements_of_awkward_studies():
-    assert "no reference" in tables.headline(all_failed(make_study()))[0]
-    assert "no foreground in any frame" in tables.headline(zero_li(make_study()))[0]
-    assert "1,2" not in tables.headline(make_study(n_frames=1))[0]
+    assert "no reference" in headline(all_failed(make_study()))[0]
+    assert "no foreground in any frame" in headline(zero_li(make_study()))[0]
+    assert "1,2" not in headline(make_study(n_frames=1))[0]
     notes = " ".join(cautions(excluded(make_study())))
     assert "200 pixels of each frame were excluded" in notes
 
@@ -332,3 +347,152 @@ def test_fits_that_find_nothing_where_there_is_much_are_counted():
     found = [note for note in cautions(quiet) if "find no foreground" in note]
     assert len(found) == 1
     assert found[0].startswith("10 %")
+
+
+# ---------------------------------------------------------------- movies fitted as a whole
+
+
+def test_the_page_of_an_analysis_says_method_estimator_interval_and_foreground():
+    result = make_movie_analysis()
+    text = Page(html.render(result, {})).text
+    assert "Method movie: all frames are fitted together" in text
+    assert "Estimator smoothed: the assisted estimates of all frames joined by a smoother" in text
+    assert DECISION in text
+    assert text.count(DECISION) == 1
+    assert "it covers the pixels that were not visited, not a wrong model." in text
+    assert "80 % interval" in text
+    peak = int(np.argmax(result.quantity))
+    low, high = (common.number(end[peak]) for end in result.quantity_interval)
+    assert headline(result)[0].endswith(f"; 80 % interval {low} to {high} px.")
+    assert "The fit converged; nothing was dropped" not in text  # uncalibrated, so there is a caution
+    assert tables.status_table(result).rows == [["this movie", "1", "1"]]
+
+
+def test_the_interval_sentence_follows_what_the_interval_knows():
+    def last(result):
+        return headline(result)[1][-1]
+
+    assert last(make_movie_analysis(rate=1.0)).startswith("Every pixel was visited, so there is no sampling error")
+    assert last(make_movie_analysis(foreground=np.zeros((6, 3), bool))).startswith("No component was taken")
+    assert "has no interval here" in last(make_analysis(config=paper_config().with_rate(0.1)))
+    sd = np.full(6, 0.01)
+    paper = make_analysis(config=paper_config().with_rate(0.1), share_sd=sd, volume_share_sd=sd)
+    assert "not the scatter of fits to few pixels" in last(paper)
+    level = QuantityConfig(interval=0.95)
+    wide = make_movie_analysis()
+    wide = dataclasses.replace(wide, config=dataclasses.replace(wide.config, quantity=level))
+    assert last(wide).startswith("The 95 % interval")
+
+
+def test_settings_name_what_belongs_to_the_method():
+    rows = {row[0]: row[1:] for row in tables.settings(make_movie_analysis()).rows}
+    assert rows["Correction radius r"][0] == "off"
+    assert "Correction γ" not in rows
+    assert rows["Phases"][0] == "auto (bright)"
+    assert rows["Estimator"][0] == "smoothed"
+    assert rows["Interval"][0] == "80 %"
+    assert rows["Drift"][0] == "1"
+    paper = {row[0]: row[1] for row in tables.settings(make_analysis()).rows}
+    assert "Drift" not in paper
+    assert paper["Correction radius r"] == "10 px, L2"
+    table = tables.settings(both_methods())
+    assert table.head == ["Setting", "Method paper", "Method movie", "What it does"]
+    both = {row[0]: row[1:3] for row in table.rows}
+    assert both["Phases"] == ["brightest", "auto (bright)"]
+    assert both["Drift"] == ["–", "1"]
+    assert both["Correction γ"] == ["0.4", "–"]
+
+
+def test_table1_of_both_methods_keeps_the_paper_apart():
+    study = both_methods()
+    table = tables.table1(study)
+    assert [row[:3] for row in table.rows[:4:3]] == [["paper", "10 %", "30"], ["movie", "10 %", "10"]]
+    assert [row[-1] for row in table.rows] == ["0.703", "1.121", "6.001", "–", "–", "–"]
+    assert tables.shape_table(study) == tables.shape_table(dataclasses.replace(study, others=()))
+    assert tables.shape_table(make_study(method="movie")) is None
+    status = tables.status_table(study).rows
+    assert status[0][:2] == ["paper, all pixels", "6"]
+    assert status[-1] == ["movie, 1 %", "10", "10"]
+
+
+def test_the_headline_of_both_methods_compares_their_bands_at_the_lowest_rate():
+    study = both_methods()
+    rows = {row["method"]: row for row in study.table() if row["rate"] == 0.01}
+    first, more = headline(study)
+    assert first.startswith("With 1 % of the pixels, the band of the method movie is")
+    ratio = rows["paper"]["avg_width"] / rows["movie"]["avg_width"]
+    assert f"{ratio:.2g} times narrower than that of the method paper" in first
+    assert more[0].startswith("Replicates: paper 30 at 10 %, 30 at 5 %, 30 at 1 %; movie 10 at 10 %")
+    assert "Fewer for movie, because" in more[0]
+    assert "Fewer" not in headline(both_methods(b=10))[1][0]
+    assert "that of the method movie is" in more[-1]
+    same = dataclasses.replace(study, others=(dataclasses.replace(study.others[0], shares=study.shares),))
+    assert "about as wide as that" in headline(same)[0]
+    assert "cannot be compared" in headline(dataclasses.replace(study, others=(all_failed(study.others[0]),)))[0]
+
+
+def test_cautions_of_both_methods_are_told_apart():
+    study = both_methods()
+    notes = cautions(study)
+    assert any(note.startswith("Method paper: The rule “brightest”") for note in notes)
+    assert not any("Method movie: The rule" in note for note in notes)
+    assert any(note.startswith("Method movie: 10 %, 5 %, 1 %: only 10 replicates") for note in notes)
+    assert sum("Uncalibrated" in note for note in notes) == 1
+    both = [dataclasses.replace(part, provenance={"warnings": ["Dark."]}) for part in study.every]
+    shared = cautions(dataclasses.replace(both[0], others=(both[1],)))
+    assert shared.count("Dark.") == 1
+
+
+def test_an_interval_as_wide_as_the_curve_is_pointed_out():
+    def wide(sd, **changes):
+        result = make_movie_analysis(share_sd=np.full(6, sd), volume_share_sd=np.full(6, sd), **changes)
+        return [note for note in cautions(result) if "little can be told" in note]
+
+    assert not wide(0.005)
+    (note,) = wide(0.05)
+    assert note.startswith("The 80 % interval is")
+    assert "Use a higher --rate" in note
+    assert not wide(0.05, rate=1.0)
+    one = make_movie_analysis(n_frames=1, share_sd=np.full(1, 0.5), volume_share_sd=np.full(1, 0.5))
+    assert any("for the value itself" in note for note in cautions(one))
+
+
+def test_a_movie_without_foreground_and_one_of_a_single_frame_are_pointed_out():
+    none = make_movie_analysis(foreground=np.zeros((6, 3), bool), share=np.zeros(6))
+    assert any("No component was taken for foreground" in note for note in cautions(none))
+    assert headline(none)[0] == "No frame holds any foreground."
+    assert not any("No component" in note for note in cautions(make_movie_analysis()))
+    assert any("no other frames to learn from" in note for note in cautions(make_movie_analysis(n_frames=1)))
+    assert not any("no other frames" in note for note in cautions(make_analysis(n_frames=1)))
+
+
+def test_the_one_fit_of_a_movie_is_reported_once():
+    status = np.full(6, FitStatus.MAX_ITER, np.uint8)
+    notes = cautions(make_movie_analysis(status=status))
+    assert "The fit of the movie: stopped at the pass limit." in notes
+    dropped = cautions(make_movie_analysis(status=np.full(6, FitStatus.DROPPED, np.uint8)))
+    assert "The fit of the movie: lost a component." in dropped
+
+
+def test_a_wide_trace_of_a_movie_is_pointed_out_and_a_frame_without_foreground_is_not():
+    def notes(weights, sigma):
+        fits = MixtureFit.stack([one_fit(w, sigmas=np.array([7, 9, sigma])) for w in weights])
+        return " ".join(cautions(make_movie_analysis(fits=fits)))
+
+    trace = [(0.2, 0.796, 0.004)] * 6
+    assert "never holds more than 0.4 % of the pixels" in notes(trace, 50.0)
+    assert "never holds" not in notes(trace, 12.0)
+    assert "holds" not in notes([(0.2, 0.8, 0.0)] * 3 + [(0.2, 0.7, 0.1)] * 3, 50.0)
+
+
+def test_the_console_says_estimator_interval_and_decision():
+    result = make_movie_analysis()
+    lines = console.growth(result).splitlines()
+    peak = int(np.argmax(result.quantity))
+    low, high = (console.number(end[peak]) for end in result.quantity_interval)
+    assert lines[2] == f"method movie, estimator smoothed; 80 % interval there {low} to {high} px"
+    assert lines[3] == DECISION
+    assert console.growth(make_analysis()).splitlines()[2:] == ["method paper, estimator count; no interval"]
+    table = console.table1(both_methods()).splitlines()
+    assert table[1].split()[:3] == ["method", "rate", "replicates"]
+    assert [line.split()[0] for line in table[2:]] == ["paper"] * 3 + ["movie"] * 3

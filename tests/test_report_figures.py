@@ -14,7 +14,9 @@ from reports import (
     AWKWARD,
     COEF,
     TERMS,
+    both_methods,
     make_analysis,
+    make_movie_analysis,
     make_study,
     one_fit,
     phantom,
@@ -27,7 +29,13 @@ from gmrm_gpu.results import MixtureFit, Scale
 pytest.importorskip("matplotlib", reason="figures need matplotlib (extra plot)")
 pytest.importorskip("jinja2", reason="the page needs jinja2 (extra plot)")
 
-from gmrm_gpu.report import common, curves, figures, raster, style, tables, write_report
+from gmrm_gpu.report import common, curves, drift, figures, growth, histogram, raster, style, write_report
+from gmrm_gpu.report.headline import headline
+
+
+def legend_of(figure):
+    """The words of the legend of a figure's first axes."""
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
 
 
 def test_the_pictured_frame_is_one_where_the_foreground_stands_apart():
@@ -47,12 +55,13 @@ def test_an_analysis_writes_its_growth_curve_and_marks_failures(tmp_path):
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"growth.png", "growth.svg", "frames_labels.png", "histogram.png", "trend.png"} <= names
     assert "figure4.png" not in names
-    words = [text.get_text() for text in curves.growth_figure(result).axes[0].texts]
-    assert any("2 frames: fit not converged" in w and "1 frame: no usable fit" in w for w in words)
+    words = legend_of(growth.growth_figure(result))
+    assert "2 frames: fit not converged or components dropped" in words
+    assert "1 frame: no usable fit" in words
     text = read(page).text
     assert "Samples per frame 300" in text
     assert "Frames without a share: 1" in text
-    assert tables.headline(result)[0].startswith("The foreground area peaks at 92.2 px (3 % of the frame) at frame 2")
+    assert headline(result)[0].startswith("The foreground area peaks at 92.2 px (3 % of the frame) at frame 2")
 
 
 @pytest.mark.parametrize("n_rates", [1, 2, 3, 4, 5])
@@ -73,6 +82,107 @@ def test_figure4_draws_the_curves_it_names():
     for values in (curve["p10"], curve["p50"], curve["p90"], study.reference * study.scale.factor):
         assert any(np.array_equal(values, line) for line in lines)
     assert {t.get_text() for t in axes.texts} == {"90th percentile", "median", "10th percentile", "reference", "truth"}
+
+
+@pytest.mark.parametrize(
+    ("scale", "factor"), [(Scale(3072), 3072), (Scale(3072, 4e-6), 3072 * 4e-6), (Scale(3072, 4e-6, 2e-6), 3072 * 2e-6)]
+)
+def test_the_growth_curve_shows_estimate_interval_and_count_in_the_unit_of_the_result(scale, factor):
+    result = make_movie_analysis(scale=scale)
+    figure = growth.growth_figure(result)
+    axes = figure.axes[0]
+    assert legend_of(figure) == [
+        "smoothed estimate",
+        "80 % interval for the fully sampled value",
+        "count, frame by frame",
+    ]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), result.smoothed * factor)
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), result.count * factor)
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    low, high = result.quantity_interval
+    assert band.max() == pytest.approx(high.max())
+    assert high[2] - low[2] == pytest.approx(2 * 1.28155 * 0.005 * factor, rel=1e-4)
+    assert axes.get_ylim()[1] >= high.max()
+
+
+def test_a_growth_curve_without_a_sampling_error_has_no_band():
+    whole = make_movie_analysis(rate=1.0)
+    assert legend_of(growth.growth_figure(whole))[0] == "smoothed estimate"
+    nothing = make_movie_analysis(foreground=np.zeros((6, 3), bool))
+    for result in (whole, nothing, make_analysis()):
+        figure = growth.growth_figure(result)
+        assert not figure.axes[0].collections
+        assert not any("interval" in words for words in legend_of(figure))
+
+
+def test_the_interval_of_the_paper_says_that_it_knows_only_the_choice_of_pixels():
+    sd = np.full(6, 0.01)
+    config = dataclasses.replace(make_analysis().config).with_rate(0.1)
+    figure = growth.growth_figure(make_analysis(config=config, share_sd=sd, volume_share_sd=sd, count_sd=sd))
+    assert "80 % interval (choice of pixels alone)" in legend_of(figure)
+
+
+def test_one_frame_of_a_movie_shows_its_interval_as_a_bar():
+    axes = growth.growth_figure(make_movie_analysis(n_frames=1)).axes[0]
+    assert len(axes.containers) == 1
+
+
+def test_all_estimators_are_compared_with_the_widths_of_their_intervals():
+    result = make_movie_analysis()
+    curve, width = growth.estimators_figure(result).axes
+    assert len(curve.lines) == len(width.lines) == 4
+    tops = [line.get_ydata()[2] for line in width.lines]
+    np.testing.assert_allclose(np.array(tops) / tops[3], [4, 3.6, 2, 1], rtol=1e-6)
+    assert len(growth.estimators_figure(make_movie_analysis(rate=1.0)).axes) == 1
+    assert growth.estimators(make_analysis()) == ["count", "posterior"]
+    assert growth.estimators(make_movie_analysis(foreground=np.zeros((6, 3), bool))) == []
+
+
+def test_the_drift_of_the_frames_is_recovered_from_their_parameters():
+    result = make_movie_analysis()
+    moved = drift.drift_of(result)
+    np.testing.assert_allclose(moved.offset, 0.2 * (np.arange(6) - 2.5), atol=1e-9)
+    np.testing.assert_allclose(moved.contrast, 0, atol=1e-12)
+    np.testing.assert_allclose(moved.trend, 0.2 * np.abs(np.arange(6) - 2.5), rtol=1e-9)
+    wider = result.fits.means * (1 + 0.01 * np.arange(6))[:, None]
+    stretched = dataclasses.replace(result, fits=dataclasses.replace(result.fits, means=wider))
+    np.testing.assert_allclose(np.diff(drift.drift_of(stretched).contrast), 0.01 / 1.025, rtol=1e-9)
+    assert len(drift.drift_figure(result).axes) == 3
+    lost = dataclasses.replace(result.fits, means=np.full((6, 3), np.nan))
+    for none in (make_analysis(), make_movie_analysis(n_frames=1), dataclasses.replace(result, fits=lost)):
+        assert drift.drift_of(none) is None
+
+
+def test_an_analysis_of_a_whole_movie_has_its_own_figures(tmp_path, quick_figures):
+    write_report(make_movie_analysis(), tmp_path)
+    names = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert names == {"growth", "estimators", "frames_labels", "subsampled", "histogram", "trend", "drift"}
+
+
+def test_both_methods_are_drawn_at_the_lowest_rate_with_reference_and_truth():
+    study = both_methods(rates=(0.1, 0.01))
+    figure = curves.comparison_figure(study)
+    assert legend_of(figure) == [
+        "paper: mean and 80 % band of 30 replicates",
+        "paper: reference, all pixels",
+        "movie: mean and 80 % band of 10 replicates",
+        "movie: reference, all pixels",
+        "truth",
+    ]
+    lines = [line.get_ydata() for line in figure.axes[0].lines]
+    movie = study.others[0]
+    for values in (movie.curves(0.01)["mean"], movie.reference * 3072, study.truth * 3072):
+        assert any(np.array_equal(values, line) for line in lines)
+
+
+def test_a_study_of_both_methods_has_the_figures_of_each(tmp_path, quick_figures):
+    page = read(write_report(both_methods(rates=(0.1,), pick=1), tmp_path))
+    names = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert {"comparison", "figure4", "figure4_movie", "frames_labels", "frames_labels_movie", "correction"} <= names
+    assert "correction_movie" not in names
+    assert page.tags.count("img") == len(names)
+    assert "The evidence: method paper" in page.text
+    assert "The evidence: method movie" in page.text
 
 
 @pytest.fixture
@@ -105,9 +215,7 @@ def test_awkward_analyses_still_make_a_report(estimator, tmp_path, quick_figures
     )
     assert "No frame could be fitted" in read(write_report(result, tmp_path)).text
     zero = np.zeros(1)
-    assert (
-        tables.headline(make_analysis(n_frames=1, share=zero, volume_share=zero))[0] == "No frame holds any foreground."
-    )
+    assert headline(make_analysis(n_frames=1, share=zero, volume_share=zero))[0] == "No frame holds any foreground."
 
 
 def test_excluded_pixels_are_striped_and_nothing_else():
@@ -117,6 +225,12 @@ def test_excluded_pixels_are_striped_and_nothing_else():
     raster.hatch(picture, valid)
     assert (picture[valid] == 0).all()
     assert len(np.unique(picture[~valid], axis=0)) == 2
+
+
+def test_single_pixels_are_thickened():
+    mask = np.zeros((4, 5), bool)
+    mask[0, 0] = mask[2, 3] = True
+    assert raster.thicken(mask).sum() == 3 + 5
 
 
 def test_a_reduced_frame_loses_no_sampled_pixel():
@@ -236,6 +350,19 @@ def test_histogram_components_integrate_to_the_pixels():
     words = " ".join(text.get_text() for text in axes.texts)
     assert "118 ± 9" in words
     assert "foreground\n172 ± 12" in words
+
+
+def test_the_histogram_of_a_movie_joins_its_frames():
+    axes = figures.histogram_figure(make_movie_analysis()).axes[0]
+    assert axes.get_title(loc="left") == "6 frames together"
+    x, y = next(line for line in axes.lines if line.get_linestyle() == "--").get_data()
+    assert np.trapezoid(y, x) == pytest.approx(6 * 48 * 64, rel=0.02)
+
+
+def test_few_values_get_few_bins():
+    values = np.random.default_rng(0).normal(118, 20, 10_000)
+    assert len(histogram.bin_edges(values, whole=False)) == 121
+    assert len(histogram.bin_edges(values[:100], whole=False)) == 21
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

@@ -78,29 +78,43 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def table1(result: StudyResult) -> str:
-    """Table 1 of a study, means over frames, in the best unit there is."""
+    """Table 1 of a study, all methods, means over frames, in the best unit there is."""
     rows = result.table()
-    columns = {"rate": "rate", "n_replicates": "replicates", "avg_bias": "bias", "avg_width": "width"}
+    columns = {"method": "method", "rate": "rate", "n_replicates": "replicates"}
+    columns |= {"avg_bias": "bias", "avg_width": "width"}
     if result.truth is not None:
         columns |= {"avg_bias_truth": "bias to truth", "rmse_truth": "rmse to truth"}
-    cells = [[f"{row[key]:g}" if key == "rate" else number(row[key]) for key in columns] for row in rows]
+    cells = [[_cell(key, row[key]) for key in columns] for row in rows]
     title = f"Table 1, means over {count(len(result.frame), 'frame')}, in {result.scale.unit} (bias: to all pixels)"
     return title + "\n" + table(list(columns.values()), cells)
 
 
+def _cell(key: str, value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if key == "rate" else number(value)
+
+
 def growth(result: AnalysisResult) -> str:
-    """Two lines on a growth curve."""
+    """A growth curve in a few lines: what was found, how, and what was taken for foreground."""
     movie, curve, rate = result.movie, result.quantity, result.config.sampling.rate
-    names = result.config.phases
+    names, unit = result.config.phases, result.scale.unit
     height, width = movie.shape
-    first = f"{movie.name}: {count(movie.n_frames, 'frame')} of {height} x {width}, {100 * rate:g} % of the pixels"
     peak = int(np.nanargmax(curve))
-    what = names.names[names.foreground_index]
-    return (
-        f"{first}\n{what}: mean {number(float(np.nanmean(curve)))} {result.scale.unit}, "
-        f"peak {number(float(curve[peak]))} {result.scale.unit} ({100 * result.share[peak]:.3g} % of the frame) "
-        f"in frame {result.frame[peak]}"
-    )
+    low, high = (float(end[peak]) for end in result.quantity_interval)
+    level = f"{100 * result.config.quantity.interval:g} % interval"
+    known = np.isfinite(low) and rate < 1 and bool(result.foreground.any())
+    alone = " (choice of pixels alone)" if result.config.method == "paper" else ""
+    method = f"method {result.config.method}, estimator {result.estimator}"
+    lines = [
+        f"{movie.name}: {count(movie.n_frames, 'frame')} of {height} x {width}, {100 * rate:g} % of the pixels",
+        f"{names.names[names.foreground_index]}: mean {number(float(np.nanmean(curve)))} {unit}, "
+        f"peak {number(float(curve[peak]))} {unit} ({100 * result.share[peak]:.3g} % of the frame) "
+        f"in frame {result.frame[peak]}",
+        f"{method}; {level} there {number(low)} to {number(high)} {unit}{alone}" if known else f"{method}; no interval",
+    ]
+    decision = result.provenance.get("foreground")
+    return "\n".join(lines + ([str(decision)] if decision else []))
 
 
 def fit_table(result: AnalysisResult) -> str:

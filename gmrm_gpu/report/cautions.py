@@ -10,12 +10,17 @@ from .common import (
     analysis_config,
     count_of,
     finite_share,
+    has_interval,
+    is_movie,
+    level_text,
+    number,
     percent,
     split_frames,
     stamp,
+    unit_text,
     usable_examples,
 )
-from .tables import uncalibrated
+from .tables import n_fits, uncalibrated
 
 # A phase of less than this share is a trace, or a few outliers.
 _TRACE = 0.01
@@ -23,13 +28,25 @@ _TRACE = 0.01
 _PLAIN, _OFTEN = 0.05, 0.01
 # Shares of the labels and of the posterior that differ by more than both of these disagree.
 _GAP, _RELATIVE_GAP = 0.03, 0.25
+# Intervals wider than this part of what the curve rises and falls hide its course.
+_WIDE = 0.5
 
 
 def cautions(result: Result) -> list[str]:
     """What a reader should know before trusting the numbers; empty when all is well."""
-    notes = _study_cautions(result) if isinstance(result, StudyResult) else _analysis_cautions(result)
-    notes += _split_phase(result) + _trace_phase(result) + _large_trend(result) + _correction_note(result)
-    phases, movie = analysis_config(result).phases, result.movie
+    parts: tuple[Result, ...] = result.every if isinstance(result, StudyResult) else (result,)
+    own = [_of_method(part) for part in parts]
+    if len(parts) == 1:
+        notes = own[0]
+    else:
+        shared = [note for note in own[0] if all(note in other for other in own)]
+        notes = shared + [
+            f"Method {analysis_config(part).method}: {note}"
+            for part, some in zip(parts, own, strict=True)
+            for note in some
+            if note not in shared
+        ]
+    movie = result.movie
     excluded = movie.shape[0] * movie.shape[1] - movie.n_pixels
     if excluded > 0:
         notes.append(
@@ -39,13 +56,33 @@ def cautions(result: Result) -> list[str]:
     if result.scale.unit != "um3":
         text = uncalibrated(result)
         notes.append(text[0].upper() + text[1:] + ".")
-    if phases.phases in ("brightest", "darkest"):
+    return notes
+
+
+def _of_method(result: Result) -> list[str]:
+    """What holds for one method's fits."""
+    notes = _study_cautions(result) if isinstance(result, StudyResult) else _analysis_cautions(result)
+    notes += _lone_frame(result) + _split_phase(result)
+    notes += _trace_of_movie(result) if is_movie(result) else _trace_phase(result)
+    notes += _large_trend(result) + _correction_note(result)
+    rule = analysis_config(result).phases.rule
+    if rule in ("brightest", "darkest") and not is_movie(result):
         notes.append(
-            f"The rule “{phases.phases}” calls one component of every frame foreground, so a frame that holds none "
-            "still reports some, at every sampling rate. If the movie has such frames, try --phases separated."
+            f"The rule “{rule}” calls one component of every frame foreground, so a frame that holds none still "
+            "reports some, at every sampling rate. If the movie has such frames, try --method movie or --phases "
+            "separated."
         )
     given = result.provenance.get("warnings", ())
     return notes + [str(note) for note in ([given] if isinstance(given, str) else given)]
+
+
+def _lone_frame(result: Result) -> list[str]:
+    if not is_movie(result) or len(result.frame) > 1:
+        return []
+    return [
+        "A movie of one frame has no other frames to learn from: the method movie falls back to weights from this "
+        "frame alone, so labels and estimate are little better than with --method paper."
+    ]
 
 
 def _split_phase(result: Result) -> list[str]:
@@ -90,6 +127,23 @@ def _trace_phase(result: Result) -> list[str]:
     ]
 
 
+def _trace_of_movie(result: Result) -> list[str]:
+    """The same for a movie fitted as a whole, whose foreground may well be missing from single frames."""
+    source = result if isinstance(result, AnalysisResult) else usable_examples(result)
+    if source is None or not source.foreground.any():
+        return []
+    weights = np.nan_to_num(source.fits.weights)
+    weight = float(np.where(source.foreground, weights, 0.0).sum(axis=1).max())
+    sigmas, fore = np.nan_to_num(source.fits.sigmas).mean(axis=0), source.foreground.any(axis=0)
+    wide = bool((sigmas[fore] > 2 * sigmas[int(np.argmax(weights.mean(axis=0)))]).any())
+    if weight >= _TRACE or not wide:
+        return []
+    return [
+        f"The foreground component never holds more than {percent(weight, 2)} of the pixels and is more than twice as "
+        "wide as the commonest component: a few outliers, perhaps, with a component of their own."
+    ]
+
+
 def _large_trend(result: Result) -> list[str]:
     """A note if the trend may have taken up a phase; of a study, in its fully sampled example frames."""
     source = result if isinstance(result, AnalysisResult) else usable_examples(result)
@@ -125,11 +179,12 @@ def _unusual(status: np.ndarray) -> str:
 
 
 def _study_cautions(study: StudyResult) -> list[str]:
-    notes = []
-    if text := _unusual(study.reference_status):
-        notes.append(f"Reference (all pixels), of {len(study.reference_status):,} frames: {text}.")
+    notes, whole = [], is_movie(study)
+    if text := _unusual(n_fits(study.reference_status, whole=whole)):
+        fits = "fitted as a whole" if whole else f"of {len(study.reference_status):,} frames"
+        notes.append(f"Reference (all pixels), {fits}: {text}.")
     for rate in study.rates:
-        status, shares = study.status[rate], study.shares[rate]
+        status, shares = n_fits(study.status[rate], whole=whole), study.shares[rate]
         if text := _unusual(status):
             notes.append(f"{percent(rate)}: of {status.size:,} fits, {text}.")
         failed = ~np.isfinite(shares)
@@ -164,13 +219,19 @@ def _missed(study: StudyResult) -> list[str]:
 
 
 def _few_replicates(study: StudyResult) -> list[str]:
-    """One note on all rates with less than ten replicates."""
-    few = {rate: len(shares) for rate, shares in study.shares.items() if len(shares) < 10}
-    if not few:
-        return []
-    counts = sorted(set(few.values()))
-    range_text = count_of(counts[0], "replicate") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} replicates"
-    return [f"{', '.join(map(percent, few))}: only {range_text}; 10th and 90th percentiles mean little."]
+    """One note on all rates with less than ten replicates, one on the rough bands of few."""
+    notes = []
+    for low, high, text in (
+        (0, 10, "10th and 90th percentiles mean little"),
+        (10, 30, "a band from so few is rough, within about a quarter, and rather too narrow than too wide"),
+    ):
+        few = {rate: len(shares) for rate, shares in study.shares.items() if low <= len(shares) < high}
+        if few:
+            counts = sorted(set(few.values()))
+            several = f"{counts[0]} to {counts[-1]} replicates"
+            range_text = count_of(counts[0], "replicate") if len(counts) == 1 else several
+            notes.append(f"{', '.join(map(percent, few))}: only {range_text}; {text}.")
+    return notes
 
 
 def _expected_samples(study: StudyResult, rate: float) -> float:
@@ -194,10 +255,8 @@ def _lonely(result: Result, counts: np.ndarray, samples: float) -> str:
 def _removed_share(result: Result) -> float:
     """Part of the foreground labels that the correction took away, over all frames (a study: its examples)."""
     if isinstance(result, AnalysisResult):
-        if result.config.quantity.estimator != "count":
-            return 0.0
-        both = np.isfinite(result.share) & np.isfinite(result.share_raw)
-        before, after = result.share_raw[both].sum(), result.share[both].sum()
+        both = np.isfinite(result.count) & np.isfinite(result.share_raw)
+        before, after = result.share_raw[both].sum(), result.count[both].sum()
     else:
         examples = usable_examples(result)
         if examples is None:
@@ -209,7 +268,9 @@ def _removed_share(result: Result) -> float:
 
 def _correction_note(result: Result) -> list[str]:
     vote = analysis_config(result).correction
-    if vote.radius > 0 and vote.window == "past" and len(result.frame) == 1:
+    if vote.radius_px == 0:
+        return []
+    if vote.window == "past" and len(result.frame) == 1:
         return ["A single frame has no past, so nothing was corrected; use --window spatial."]
     removed = _removed_share(result)
     if removed < 0.15:
@@ -221,11 +282,44 @@ def _correction_note(result: Result) -> list[str]:
 
 
 def _analysis_cautions(result: AnalysisResult) -> list[str]:
-    notes = []
-    if text := _unusual(result.status):
-        notes.append(f"Of {len(result.status):,} frames: {text} (marked in the growth curve).")
+    notes, whole = [], is_movie(result)
+    if text := _unusual(n_fits(result.status, whole=whole)):
+        fits, mark = (
+            ("The fit of the movie", "") if whole else (f"Of {len(result.status):,} frames", " (marked in the curve)")
+        )
+        notes.append(f"{fits}: {text.removeprefix('1 ') if whole else text}{mark}.")
     if failed := int((~np.isfinite(result.share)).sum()):
         notes.append(f"Frames without a share: {failed:,}; gaps in the curve.")
     if text := _lonely(result, result.n_without_neighbours, float(np.sum(result.n_samples))):
         notes.append(text)
-    return notes + _unsure_labels(result)
+    return notes + _no_foreground(result) + _wide_interval(result) + _unsure_labels(result)
+
+
+def _no_foreground(result: AnalysisResult) -> list[str]:
+    """A note if no component of any frame is foreground."""
+    if result.foreground.any() or not np.isfinite(result.share).any():
+        return []
+    return [
+        "No component was taken for foreground, so the curve is zero throughout. If the movie does hold some, look at "
+        "the histogram below: use more --components, a --polarity that fits (dark for a dark foreground), or name the "
+        "--phases."
+    ]
+
+
+def _wide_interval(result: AnalysisResult) -> list[str]:
+    """A note if the interval is so wide that the course of the curve is lost in it."""
+    if not has_interval(result):
+        return []
+    low, high = result.quantity_interval
+    curve = finite_share(result.quantity)
+    span = float(np.ptp(curve)) if curve.size > 1 else float(curve.max(initial=0.0))
+    width = float(np.nanmean(high - low))
+    if width <= _WIDE * span:
+        return []
+    what = "the whole curve's rise and fall" if curve.size > 1 else "the value itself"
+    part = f" ({percent(width / span, 2)})" if span > 0 else ""
+    return [
+        f"The {level_text(result)} interval is {number(width)} {unit_text(result)} wide on average, against "
+        f"{number(span)} {unit_text(result)} for {what}{part}: at this sampling rate little can be told. Use a higher "
+        "--rate."
+    ]

@@ -12,6 +12,17 @@ from ..results import UNIT_TEXT, AnalysisResult, Examples, MixtureFit, StudyResu
 
 Result: TypeAlias = AnalysisResult | StudyResult
 
+ESTIMATOR_TEXT = {
+    "count": "share of the labels",
+    "posterior": "mean probability of the visited pixels",
+    "assisted": "earlier frames predict every pixel, the visited ones correct the prediction",
+    "smoothed": "the assisted estimates of all frames joined by a smoother",
+}
+METHOD_TEXT = {
+    "movie": "all frames are fitted together: common grey levels, weights that vary over the frame and in time",
+    "paper": "every frame is fitted by itself",
+}
+
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
@@ -44,8 +55,35 @@ def significant(value: float, digits: int) -> str:
 
 
 def analysis_config(result: Result) -> AnalysisConfig:
-    """The settings of one analysis, of a study too."""
-    return result.config.analysis if isinstance(result, StudyResult) else result.config
+    """The settings of one analysis, of a study too, with the method's defaults put in."""
+    config = result.config.analysis if isinstance(result, StudyResult) else result.config
+    return config.resolved
+
+
+def is_movie(result: Result) -> bool:
+    """Whether all frames were fitted together."""
+    return analysis_config(result).method == "movie"
+
+
+def figure_name(name: str, result: Result) -> str:
+    """The file name of a figure: in a study those of the method movie carry its name."""
+    return f"{name}_movie" if isinstance(result, StudyResult) and is_movie(result) else name
+
+
+def level_text(result: AnalysisResult) -> str:
+    """``"80 %"``: what part of the cases the interval should hold."""
+    return percent(result.config.quantity.interval, 4)
+
+
+def has_interval(result: AnalysisResult) -> bool:
+    """Whether the chosen estimate has a sampling error: not with all pixels, nor where nothing is foreground."""
+    sampled = analysis_config(result).sampling.rate < 1
+    return bool(sampled and result.foreground.any() and np.isfinite(result.share_sd).any())
+
+
+def lowest_rate(study: StudyResult) -> float:
+    """The lowest sampling rate of a study."""
+    return min(study.rates)
 
 
 def unit_text(result: Result) -> str:

@@ -17,6 +17,7 @@ from .common import (
     Result,
     analysis_config,
     component_names,
+    is_movie,
     number,
     percent,
     pixel_size,
@@ -77,6 +78,7 @@ def _overlay(view: _View, image: np.ndarray, labels: np.ndarray, code: int) -> n
     picture = view.grey(image)
     sparse = _sparse(labels)
     mask = view.mask(labels == code, any_pixel=sparse)
+    mask = raster.thicken(mask) if sparse else mask
     raster.paint(picture, mask, style.FOREGROUND, 0.9 if sparse else 0.22)
     if not sparse:
         raster.paint(picture, raster.outline(mask), style.FOREGROUND)
@@ -169,17 +171,22 @@ def subsampled_figure(result: Result) -> Any:
 
 
 def histogram_figure(result: Result) -> Any:
-    """The paper's Figure 2b for the example with most foreground."""
+    """The paper's Figure 2b for the example with most foreground, or of all examples where they share their fit."""
     examples = _examples(result)
     i = _main_example(examples)
+    shown = np.arange(len(examples.frames)) if is_movie(result) else np.array([i])
     figure = style.new_figure(8.0, 4.2)
     axes = style.add_axes(figure, 0.85, 0.4, 6.95, 3.2)
-    mask = _visited(examples.labels_raw[i], examples.valid)
-    draw_histogram(
-        axes, examples.images[i], examples.fits[i], examples.foreground[i], _names(result, examples, i), mask
-    )
-    axes.set_title(stamp(result, int(examples.frames[i])), loc="left", fontsize=10.5, fontweight="bold")
+    masks = [_visited(examples.labels_raw[j], examples.valid) for j in shown]
+    frames = (examples.images[shown], examples.fits[shown], masks)
+    draw_histogram(axes, frames, examples.foreground[i], _names(result, examples, i))
+    axes.set_title(_histogram_title(result, examples, i), loc="left", fontsize=10.5, fontweight="bold")
     return figure
+
+
+def _histogram_title(result: Result, examples: Examples, index: int) -> str:
+    n = len(examples.frames)
+    return f"{n} frames together" if is_movie(result) and n > 1 else stamp(result, int(examples.frames[index]))
 
 
 def trend_figure(result: Result) -> Any:
@@ -234,11 +241,11 @@ def correction_figure(result: Result) -> Any:
     i, code = _corrected_example(result, examples), _code(examples)
     used = analysis_config(result).correction
     after = [
-        (f"{'used here: ' if (r, g) == (used.radius, used.gamma) else ''}r = {r:g}, γ = {g:g}", labels[i])
+        (f"{'used here: ' if (r, g) == (used.radius_px, used.gamma) else ''}r = {r:g}, γ = {g:g}", labels[i])
         for (r, g), labels in zip(examples.settings, examples.labels_settings, strict=True)
     ]
-    if used.radius > 0 and (used.radius, used.gamma) not in [tuple(s) for s in examples.settings]:
-        after.append((f"used here: r = {used.radius:g}, γ = {used.gamma:g}", examples.labels[i]))
+    if used.radius_px > 0 and (used.radius_px, used.gamma) not in [tuple(s) for s in examples.settings]:
+        after.append((f"used here: r = {used.radius_px:g}, γ = {used.gamma:g}", examples.labels[i]))
     before = examples.labels_raw[i] == code
     window = raster.detail(before)
     valid = None if examples.valid is None else examples.valid[window]
@@ -330,7 +337,8 @@ def frame_figure(
     title = f"{name}: {_share_text(labels, index + 1)} of the pixels"
     view.finish(picture, _overlay(view, image, labels, index + 1), title)
     names = component_names(foreground, phase_names, index, component_phases)
-    draw_histogram(graph, image, fit, foreground, names, _visited(labels, valid))
+    frames = (image[None], MixtureFit.stack([fit]), [_visited(labels, valid)])
+    draw_histogram(graph, frames, foreground, names)
     graph.set_title("histogram and fitted components", fontsize=10, loc="left", pad=4)
     draw_trend(surface, usable_trend(fit, (image.shape[0], image.shape[1])), image.shape, "fitted trend (grey levels)")
     return figure
@@ -343,9 +351,11 @@ def example_text(result: Result) -> dict[str, str]:
     low, high = raster.grey_range(examples.images, examples.valid)
     return {
         "frame": stamp(result, int(examples.frames[i])),
+        "histogram": _histogram_title(result, examples, i),
         "corrected": stamp(result, int(examples.frames[_corrected_example(result, examples)])),
         "window": f"{number(low)} to {number(high)}",
         "rate": percent(examples.sampled_rate),
+        "share_of": "visited pixels" if _sparse(examples.labels) else "frame",
         "mark": "marked" if _sparse(examples.labels) else "outlined and tinted",
         "detail": "a detail of " if raster.is_detail(examples.images.shape[1:]) else "",
     }

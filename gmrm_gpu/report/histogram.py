@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -29,17 +30,21 @@ def residual_values(image: np.ndarray, fit: MixtureFit, mask: np.ndarray | None)
 
 
 def bin_edges(values: np.ndarray, *, whole: bool) -> np.ndarray:
-    """About 120 bins over the bulk of the values; whole grey levels for integer images, or bins beat with them."""
+    """Up to 120 bins over the bulk of the values, fewer of few values; whole grey levels for integer images.
+
+    Other bins would beat with the grey levels.
+    """
     low, high = np.percentile(values, (0.05, 99.95))
     margin = 0.04 * (high - low)
     low, high = low - margin, high + margin
+    n_bins = int(np.clip(2 * np.sqrt(values.size), 20, 120))
     if whole:
-        width = max(1.0, float(np.ceil((high - low) / 120)))
+        width = max(1.0, float(np.ceil((high - low) / n_bins)))
         low = np.floor(low) - 0.5
         return low + width * np.arange(int(np.ceil((high - low) / width)) + 2)
     if not high > low:
         low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, 121)
+    return np.linspace(low, high, n_bins + 1)
 
 
 def component_colours(foreground: np.ndarray) -> list[str]:
@@ -48,23 +53,41 @@ def component_colours(foreground: np.ndarray) -> list[str]:
     return [next(fore) if flag else next(back) for flag in foreground]
 
 
-def draw_histogram(
-    axes: Any, image: np.ndarray, fit: MixtureFit, foreground: np.ndarray, names: list[str], mask: np.ndarray | None
-) -> None:
-    """Histogram of the pixels of one frame in `mask`, the fitted components with their names, and their sum."""
+Frames: TypeAlias = tuple[np.ndarray, MixtureFit, list[np.ndarray | None]]
+"""Images (F, height, width), their fits (F,), and the pixels to show of each (None: all)."""
+
+
+def draw_histogram(axes: Any, frames: Frames, foreground: np.ndarray, names: list[str]) -> None:
+    """Histogram of frames, each less its trend; the fitted components with their names, and their sum.
+
+    Several frames are shown as one, with the mean of their parameters.
+    """
+    images, fits, masks = frames
     style.plot_axes(axes)
-    trend = "" if usable_trend(fit, image.shape) is None else " minus trend"
+    trend = "" if usable_trend(fits[0], images.shape[1:]) is None else " minus trend"
     style.axis_labels(axes, f"grey level{trend}", "pixels per grey level")
-    values = residual_values(image, fit, mask)
+    each = [residual_values(image, fits[i], masks[i]) for i, image in enumerate(images)]
+    values = np.concatenate(each)
     if values.size == 0:
         axes.text(0.5, 0.5, "no pixels", transform=axes.transAxes, ha="center", fontsize=10)
         return
-    edges = bin_edges(values, whole=np.issubdtype(np.asarray(image).dtype, np.integer))
+    edges = bin_edges(values, whole=np.issubdtype(images.dtype, np.integer))
     density = np.histogram(values, edges)[0] / np.diff(edges)
     axes.stairs(density, edges, fill=True, color="#D5D5D5", linewidth=0)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, 1.5 * max(float(density.max()), 1e-12))
-    draw_components(axes, fit, style_pairs(foreground, names), (edges, values.size))
+    sizes = np.array([part.size for part in each]) / values.size
+    draw_components(axes, _mean_fit(fits, sizes), style_pairs(foreground, names), (edges, values.size))
+
+
+def _mean_fit(fits: MixtureFit, sizes: np.ndarray) -> MixtureFit:
+    """One fit: the mean of several, each frame with its part of the pixels."""
+    if len(sizes) == 1:
+        return fits[0]
+    mean: dict[str, Any] = {
+        name: np.tensordot(sizes, getattr(fits, name), 1) for name in ("weights", "means", "sigmas")
+    }
+    return replace(fits[0], **mean)
 
 
 def style_pairs(foreground: np.ndarray, names: list[str]) -> list[tuple[str, str]]:

@@ -90,6 +90,12 @@ def outline(mask: np.ndarray) -> np.ndarray:
     return mask & ~inner
 
 
+def thicken(mask: np.ndarray) -> np.ndarray:
+    """`mask` and its 4-neighbours: single pixels that can be seen."""
+    padded = np.pad(mask, 1)
+    return padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:] | mask
+
+
 def hatch(picture: np.ndarray, valid: np.ndarray | None) -> None:
     """Draw excluded pixels as grey stripes, in place."""
     if valid is None or valid.all():
