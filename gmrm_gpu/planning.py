@@ -168,6 +168,7 @@ class _Work:
         self.unit = scale.unit if wanted is None else wanted[1]
         self.factor = unit_factor(scale, self.unit)
         self.tried: dict[str, dict[float, _Tried]] = {name: {} for name in runners}
+        self.left: dict[str, list[float]] = {name: [] for name in runners}
         self.cautions: list[str] = []
         self.done = self.total = 0
 
@@ -179,7 +180,9 @@ class _Work:
             self.climb(name, rates)
         self.refuse_nothing()
         self.judge()
+        self.climb_on()
         answers = [] if self.wanted is None else [row for name in usable if (row := self.answer(name)) is not None]
+        self.report()  # of late some work may have turned out not to be needed
         movie, quantity = self.first.movie, self.first.config.quantity
         rows = [self.tried[name][rate].row for name in usable for rate in sorted(self.tried[name])]
         return SamplingPlan(
@@ -227,8 +230,20 @@ class _Work:
             width = self.run(scheme, rate).row.width
             reached = reached + 1 if self.wanted is not None and width <= AIM * self.wanted else 0
             if reached == 2:
-                self.total -= sum(self.work(scheme, r) for r in rates[i + 1 :])
+                self.left[scheme] = rates[i + 1 :]
+                self.total -= sum(self.work(scheme, r) for r in self.left[scheme])
                 return
+
+    def climb_on(self) -> None:
+        """Higher rates for the schemes whose narrow intervals turned out not to be believed."""
+        while True:
+            short = [name for name, left in self.left.items() if left and self.aim(name) is None]
+            if not short:
+                return
+            rate = self.left[short[0]].pop(0)
+            self.total += self.work(short[0], rate)
+            self.run(short[0], rate)
+            self.judge()
 
     def run(self, scheme: str, rate: float, *, is_check: bool = False) -> _Tried:
         """Analyse the draws at one rate and keep what comes out."""
@@ -264,10 +279,14 @@ class _Work:
 
         def tick() -> None:
             self.done += step
-            if self.progress is not None:
-                self.progress(min(self.done, self.total), self.total)
+            self.report()
 
         return tick
+
+    def report(self) -> None:
+        """How much of the work is done, as far as it is known by now."""
+        if self.progress is not None:
+            self.progress(self.done, self.total)
 
     @property
     def every(self) -> list[_Tried]:
@@ -292,22 +311,22 @@ class _Work:
             raise InputError(f"no foreground was found in {name}{why}, so there is nothing to plan for; see --phases")
 
     def judge(self) -> None:
-        """Compare every curve with the densest one."""
+        """Compare every curve with the densest one, which is itself believed if any other agrees with it."""
         dense = self.densest
-        for tried in self.every:
-            if tried is not dense and math.isfinite(tried.row.width):
-                far = _distance(tried, dense)
-                tried.row = replace(tried.row, deviation=far, reliable=tried.found and far <= FAR)
+        others = [tried for tried in self.every if tried is not dense and math.isfinite(tried.row.width)]
+        for tried in others:
+            far = _distance(tried, dense)
+            tried.row = replace(tried.row, deviation=far, reliable=tried.found and far <= FAR)
+        agreed = not others or any(tried.row.reliable for tried in others)
+        dense.row = replace(dense.row, deviation=math.nan, reliable=agreed)
 
     def answer(self, scheme: str) -> PlanRow | None:
         """The smallest rate of a scheme whose interval, as found there, is no wider than wanted."""
         assert self.wanted is not None
         for _ in range(MAX_CHECKS):
-            rates, widths = self.known(scheme)
-            rate = smallest_rate(rates, widths, AIM * self.wanted)
+            rate = self.aim(scheme)
             if rate is None:
                 break
-            rate = min(round_up(rate), next(r for r in rates if r >= rate * (1 - 1e-9)))
             if rate not in self.tried[scheme]:
                 self.total += self.work(scheme, rate)
                 self.run(scheme, rate, is_check=True)
@@ -318,6 +337,13 @@ class _Work:
         rates, widths = self.known(scheme)
         enough = [rate for rate, width in zip(rates, widths, strict=True) if width <= self.wanted]
         return self.tried[scheme][min(enough)].row if enough else None
+
+    def aim(self, scheme: str) -> float | None:
+        """Where the width should be reached, from what is known by now; rounded, but no higher than a rate tried."""
+        assert self.wanted is not None
+        rates, widths = self.known(scheme)
+        rate = smallest_rate(rates, widths, AIM * self.wanted)
+        return None if rate is None else min(round_up(rate), next(r for r in rates if r >= rate * (1 - 1e-9)))
 
     def known(self, scheme: str) -> tuple[list[float], list[float]]:
         """Rising rates and their widths, infinite where they are not believed."""
@@ -361,14 +387,13 @@ def _rates(rates: Iterable[float]) -> str:
 def _cautions(rows: Sequence[PlanRow]) -> list[str]:
     found = []
     for scheme in dict.fromkeys(row.scheme for row in rows):
-        failed = [row.rate for row in rows if row.scheme == scheme and not math.isfinite(row.width)]
-        far = [row.rate for row in rows if row.scheme == scheme and not row.reliable and row.rate not in failed]
-        if failed:
+        doubtful = [row for row in rows if row.scheme == scheme and not row.reliable]
+        if failed := [row.rate for row in doubtful if not math.isfinite(row.width)]:
             found.append(f"{scheme}: fits failed at {_rates(failed)}.")
-        if far:
+        if far := [row.rate for row in doubtful if math.isfinite(row.width)]:
             found.append(
-                f"{scheme}: at {_rates(far)} the curve is further from that at the highest rate than its interval "
-                "allows, so the model does not hold there; no such rate is recommended."
+                f"{scheme}: the curve at {_rates(far)} and that at the highest rate differ by more than the interval "
+                "allows, so the model does not hold; no such rate is recommended."
             )
     return found
 

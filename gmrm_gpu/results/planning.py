@@ -23,7 +23,8 @@ class PlanRow:
         ``"um3"``); NaN where a fit failed. n_samples : visited pixels a frame, mean. n_draws : sub-samplings looked at.
     deviation : mean distance to the curve at the highest rate, in standard deviations that the intervals claim; 0.8
         where these are right, NaN for that curve itself.
-    reliable : False where the distance is far larger, or a fit failed: the width there means nothing.
+    reliable : False where the distance is far larger, or a fit failed, or no other curve agrees with that at the
+        highest rate: the width then means nothing.
     is_check : whether the rate was tried because it was about to be recommended.
     """
 
@@ -94,7 +95,10 @@ class SamplingPlan:
         unit = UNIT_TEXT.get(self.unit, "of the frame")
         wanted, best = f"{self.wanted:.3g} {unit}", self.recommended
         if best is None:
-            least = min((row for row in self.rows if row.reliable), key=lambda row: row.width)
+            sound = [row for row in self.rows if row.reliable]
+            if not sound:
+                return "No interval can be believed: the curves at different rates contradict each other."
+            least = min(sound, key=lambda row: row.width)
             return (
                 f"No rate that was tried reaches {wanted}: the narrowest interval is {least.width:.3g} {unit}, with "
                 f"{least.scheme} at {100 * least.rate:.3g} %."
