@@ -34,8 +34,7 @@ PLAN_SCHEMES = ("fixed", "stratified")
 LEAST_SAMPLES, LEAST_SEGMENTS = 50, 10
 """Pixels, and segments of the scheme ``lines``, that a frame must have: from fewer no spread can be told."""
 FAR = 2.5
-"""Distance to the densest curve, in claimed standard deviations, from which an interval is not believed (right: 0.8;
-of 192 sound draws of small movies one was beyond)."""
+"""Distance to the densest curve, in claimed standard deviations, beyond which no interval is believed (right: 0.8)."""
 AIM = 0.95
 """Part of the wanted width that is aimed at: widths of two draws differ by 1 to 3 % (``lines``: 5 to 10 %)."""
 MAX_CHECKS = 4

@@ -188,7 +188,7 @@ def test_rates_with_too_few_pixels_or_segments_are_not_tried():
         "fixed: not tried at 1 %, which leave less than 50 pixels of a frame.",
         "lines: not tried at 1 %, which leave less than 10 segments of a frame.",
     )
-    with pytest.raises(InputError, match="nothing can be planned for .* less than 50 pixels .* higher --rates"):
+    with pytest.raises(InputError, match=r"nothing can be planned for .* less than 50 pixels .* higher --rates"):
         gg.plan_sampling(movie(), CONFIG, rates=(0.01,), schemes=("fixed",))
 
 
@@ -202,7 +202,7 @@ def test_curves_that_contradict_each_other_are_not_believed():
 
 def test_nothing_to_plan_for():
     empty = gg.simulate("battery", shape=(64, 64), n_frames=4, seed=1, n_empty=4).movie
-    with pytest.raises(InputError, match=r"no foreground was found in battery-easy-1 \(No foreground: .*nothing to plan"):
+    with pytest.raises(InputError, match=r"no foreground was found in battery-easy-1 \(No fore.*nothing to plan"):
         gg.plan_sampling(empty, CONFIG, rates=(0.1,), schemes=("fixed",), n_draws=1)
 
 
