@@ -79,8 +79,8 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 def check_what_the_page_says_is_written(folder: Path) -> None:
     """Each row `command | files` of the table of files, against what the tutorial left behind."""
-    rows = re.findall(r"^\| `(simulate|fit|select|analyze|study)` \| (.+?) \|$", README, re.M)
-    places = {"simulate": "sim", "fit": "fit8", "select": "choice", "analyze": "full", "study": "study"}
+    rows = re.findall(r"^\| `(simulate|fit|select|plan|analyze|study)` \| (.+?) \|$", README, re.M)
+    places = {"simulate": "sim", "fit": "fit8", "select": "choice", "plan": "plan", "analyze": "full", "study": "study"}
     assert {command for command, _ in rows} == set(places)
     for command, files in rows:
         named = {name.rstrip("/") for name in re.findall(r"`([^`]+)`", files)}
