@@ -93,7 +93,8 @@ def test_all_rates_of_one_frame(benchmark, toy):
     """Draw, gather, three starts, fit and label: 100, 200 and 1,000 replicates at 10, 5 and 1 % of one frame."""
     side = 48 if toy else 512
     movie = ArrayMovie(paper_like_frame(side)[None])
-    config = AnalysisConfig(MixtureConfig(n_components=K, trend=TREND), correction=CorrectionConfig(radius=0))
+    mixture, no_vote = MixtureConfig(n_components=K, trend=TREND), CorrectionConfig(radius=0)
+    config = AnalysisConfig(mixture, correction=no_vote, method="paper")
     runner = Runner(movie, config)
     plan = ((0.1, 2), (0.05, 4), (0.02, 8)) if toy else ((0.1, 100), (0.05, 200), (0.01, 1000))
 
