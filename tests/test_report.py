@@ -356,7 +356,7 @@ def test_the_page_of_an_analysis_says_method_estimator_interval_and_foreground()
     result = make_movie_analysis()
     text = Page(html.render(result, {})).text
     assert "Method movie: all frames are fitted together" in text
-    assert "Estimator smoothed: the assisted estimates of all frames joined by a smoother" in text
+    assert "Estimator smoothed: the assisted estimate, with all frames joined by a smoother" in text
     assert DECISION in text
     assert text.count(DECISION) == 1
     assert "it covers the pixels that were not visited, not a wrong model." in text
@@ -373,7 +373,9 @@ def test_the_interval_sentence_follows_what_the_interval_knows():
         return headline(result)[1][-1]
 
     assert last(make_movie_analysis(rate=1.0)).startswith("Every pixel was visited, so there is no sampling error")
-    assert last(make_movie_analysis(foreground=np.zeros((6, 3), bool))).startswith("No component was taken")
+    nothing = make_movie_analysis(foreground=np.zeros((6, 3), bool))
+    assert last(nothing) == DECISION
+    assert "No component was taken" in Page(html.render(nothing, {})).text
     assert "has no interval here" in last(make_analysis(config=paper_config().with_rate(0.1)))
     sd = np.full(6, 0.01)
     paper = make_analysis(config=paper_config().with_rate(0.1), share_sd=sd, volume_share_sd=sd)
@@ -426,6 +428,7 @@ def test_the_headline_of_both_methods_compares_their_bands_at_the_lowest_rate():
     assert "Fewer for movie, because" in more[0]
     assert "Fewer" not in headline(both_methods(b=10))[1][0]
     assert "that of the method movie is" in more[-1]
+    assert "Method movie: taken for foreground by the rule auto: what is at grey level 172." in more
     same = dataclasses.replace(study, others=(dataclasses.replace(study.others[0], shares=study.shares),))
     assert "about as wide as that" in headline(same)[0]
     assert "cannot be compared" in headline(dataclasses.replace(study, others=(all_failed(study.others[0]),)))[0]
@@ -460,7 +463,8 @@ def test_an_interval_as_wide_as_the_curve_is_pointed_out():
 def test_a_movie_without_foreground_and_one_of_a_single_frame_are_pointed_out():
     none = make_movie_analysis(foreground=np.zeros((6, 3), bool), share=np.zeros(6))
     assert any("No component was taken for foreground" in note for note in cautions(none))
-    assert headline(none)[0] == "No frame holds any foreground."
+    assert headline(none)[0] == "No foreground was found in any frame."
+    assert headline(make_movie_analysis(share=np.zeros(6)))[0] == "No frame holds any foreground."
     assert not any("No component" in note for note in cautions(make_movie_analysis()))
     assert any("no other frames to learn from" in note for note in cautions(make_movie_analysis(n_frames=1)))
     assert not any("no other frames" in note for note in cautions(make_analysis(n_frames=1)))

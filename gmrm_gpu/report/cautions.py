@@ -9,6 +9,7 @@ from .common import (
     Result,
     analysis_config,
     count_of,
+    finite_mean,
     finite_share,
     has_interval,
     is_movie,
@@ -313,8 +314,8 @@ def _wide_interval(result: AnalysisResult) -> list[str]:
     low, high = result.quantity_interval
     curve = finite_share(result.quantity)
     span = float(np.ptp(curve)) if curve.size > 1 else float(curve.max(initial=0.0))
-    width = float(np.nanmean(high - low))
-    if width <= _WIDE * span:
+    width = finite_mean(high - low)
+    if not width > _WIDE * span:
         return []
     what = "the whole curve's rise and fall" if curve.size > 1 else "the value itself"
     part = f" ({percent(width / span, 2)})" if span > 0 else ""

@@ -16,7 +16,7 @@ ESTIMATOR_TEXT = {
     "count": "share of the labels",
     "posterior": "mean probability of the visited pixels",
     "assisted": "earlier frames predict every pixel, the visited ones correct the prediction",
-    "smoothed": "the assisted estimates of all frames joined by a smoother",
+    "smoothed": "the assisted estimate, with all frames joined by a smoother",
 }
 METHOD_TEXT = {
     "movie": "all frames are fitted together: common grey levels, weights that vary over the frame and in time",
@@ -177,6 +177,12 @@ def finite_share(values: np.ndarray) -> np.ndarray:
     """The finite values, flat."""
     flat = np.asarray(values, dtype=float).ravel()
     return flat[np.isfinite(flat)]
+
+
+def finite_mean(values: np.ndarray) -> float:
+    """Mean of the finite values; NaN without any."""
+    finite = finite_share(values)
+    return float(finite.mean()) if finite.size else float("nan")
 
 
 def split_frames(fits: MixtureFit, foreground: np.ndarray) -> np.ndarray:

@@ -163,7 +163,7 @@ def subsampled_figure(result: Result) -> Any:
     for i, axes in enumerate(panels):
         labels = examples.labels_sampled[i]
         picture = np.zeros((*view.mask(labels > 0).shape, 3))
-        raster.paint(picture, view.mask(labels > 0, any_pixel=True), "#3F3F3F")
+        raster.paint(picture, view.mask(labels > 0, any_pixel=True), "#6E6E6E")
         raster.paint(picture, view.mask(labels == _code(examples), any_pixel=True), style.FOREGROUND)
         title = f"{stamp(result, int(examples.frames[i]))}: {_short(examples)} {_share_text(labels, _code(examples))}"
         view.finish(axes, picture, title)

@@ -119,12 +119,12 @@ def estimators_figure(result: AnalysisResult) -> Any:
     widths = {name: width for name, width in widths.items() if np.isfinite(width).any() and has_interval(result)}
     unit = unit_text(result) if slab else "% of the frame"
     what = value_label(result) if slab else f"{style.plain(foreground_name(result))} ({unit})"
-    panels = [("(a) four estimates of the same curve" if len(names) > 2 else "(a) estimates", curves, what)]
+    panels = [("(a) estimates of the same curve" if widths else "estimates of the same curve", curves, what)]
     if widths:
         panels.append((f"(b) width of the {level_text(result)} interval", widths, f"width ({unit})"))
-    figure = style.new_figure(10.3 if len(panels) > 1 else 5.6, 3.55)
+    figure = style.new_figure(10.3, 3.55)
     for i, (title, values, label) in enumerate(panels):
-        axes = style.add_axes(figure, i * 5.1 + 0.8, 0.4, 3.45, 2.55)
+        axes = style.add_axes(figure, i * 5.1 + 0.8, 0.4, 3.45 if widths else 8.55, 2.55)
         style.plot_axes(axes)
         set_limits(axes, x, list(values.values()))
         time_ticks(axes, x_label, len(x))

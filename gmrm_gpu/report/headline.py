@@ -13,9 +13,11 @@ from .common import (
     Result,
     analysis_config,
     count_of,
+    finite_mean,
     finite_share,
     foreground_name,
     has_interval,
+    is_movie,
     is_share_of_frame,
     level_text,
     lowest_rate,
@@ -25,6 +27,7 @@ from .common import (
     significant,
     stamp,
     unit_text,
+    usable_examples,
 )
 
 
@@ -49,7 +52,21 @@ def _study_headline(study: StudyResult) -> tuple[str, list[str]]:
     first, peak = _reference_sentence(study)
     if peak is None:
         return first, []
-    return first, [_rate_sentence(study, row, peak) for row in own_rows(study)] + _truth_sentence(study)
+    rates = [_rate_sentence(study, row, peak) for row in own_rows(study)]
+    return first, rates + _foreground_sentence(study) + _truth_sentence(study)
+
+
+def _foreground_sentence(study: StudyResult) -> list[str]:
+    """What was taken for foreground in the fully sampled movie, where one decision holds for all frames."""
+    examples = usable_examples(study)
+    if not is_movie(study) or examples is None:
+        return []
+    chosen = examples.foreground.any(axis=0)
+    if not chosen.any():
+        return ["No component was taken for foreground."]
+    levels = " and ".join(number(finite_mean(examples.fits.means[:, k])) for k in np.flatnonzero(chosen))
+    rule = analysis_config(study).phases.rule
+    return [f"Taken for {foreground_name(study)} by the rule {rule}: what is at grey level {levels}."]
 
 
 def own_rows(study: StudyResult) -> list[dict[str, Any]]:
@@ -115,6 +132,7 @@ def _methods_headline(study: StudyResult) -> tuple[str, list[str]]:
     for part in study.every:
         sentence, peak = _reference_sentence(part)
         lines = [sentence] + ([] if peak is None else [_rate_sentence(part, rows[part.method], peak)])
+        lines += _foreground_sentence(part)
         more += [f"Method {part.method}: {text[0].lower() + text[1:]}" for text in lines]
     more += _truth_sentence(study)
     return _widths_sentence(study, rows), more
@@ -161,6 +179,8 @@ def _analysis_headline(result: AnalysisResult) -> tuple[str, list[str]]:
         return "No frame could be fitted, so there is no growth curve.", []
     at, text = found
     made = method_sentences(result)
+    if not result.foreground.any():
+        return f"No {name} was found in any frame.", made
     if curve[at] == 0:
         return f"No frame holds any {name}.", made
     known = interval_at(result, at)
@@ -194,7 +214,8 @@ def method_sentences(result: AnalysisResult) -> list[str]:
         f"{METHOD_TEXT[config.method]}. Estimator {result.estimator}: {ESTIMATOR_TEXT[result.estimator]}."
     ]
     decision = result.provenance.get("foreground")
-    return lines + ([str(decision)] if decision else []) + [interval_sentence(result)]
+    lines += [str(decision)] if decision else []
+    return [*lines, interval_sentence(result)] if result.foreground.any() else lines
 
 
 def interval_sentence(result: AnalysisResult) -> str:
@@ -211,7 +232,7 @@ def interval_sentence(result: AnalysisResult) -> str:
         return f"The estimator {result.estimator} has no interval here."
     width = np.subtract(*result.quantity_interval[::-1])
     text = (
-        f"The {level_text(result)} interval, {number(float(np.nanmean(width)))} {unit_text(result)} wide on average, "
+        f"The {level_text(result)} interval, {number(finite_mean(width))} {unit_text(result)} wide on average, "
         "is for the value that all pixels would give: it covers the pixels that were not visited, not a wrong model"
     )
     if config.method == "paper":

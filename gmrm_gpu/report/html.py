@@ -21,6 +21,7 @@ from .common import (
     Result,
     analysis_config,
     figure_name,
+    finite_mean,
     foreground_name,
     has_interval,
     is_movie,
@@ -106,7 +107,6 @@ def _comparison_text(study: StudyResult) -> tuple[str, str]:
 
 
 def _growth_texts(result: AnalysisResult) -> dict[str, tuple[str, str]]:
-    level = level_text(result)
     drift = drift_of(result)
     texts = {
         "growth": (
@@ -116,22 +116,31 @@ def _growth_texts(result: AnalysisResult) -> dict[str, tuple[str, str]]:
         ),
         "estimators": (
             "The estimators compared",
-            f"(a) What each estimator makes of the same labels; thick: the one used. (b) How wide its {level} interval "
-            "is. Where the curves part by more than their intervals, distrust the labels rather than the pixels. "
+            _estimators_caption(result)
             + "; ".join(f"{name}: {ESTIMATOR_TEXT[name]}" for name in estimators(result))
             + ".",
         ),
     }
     if drift is not None:
-        gap = np.nanmean(separation(result.fits))
-        distance = f"{number(float(gap))} grey levels, the distance between components" if np.isfinite(gap) else "the"
+        gap = finite_mean(separation(result.fits))
+        distance = f"{number(gap)} grey levels, the distance between components" if np.isfinite(gap) else "the noise"
         texts["drift"] = (
             "How single frames deviate from the movie",
             "All frames share their grey levels and trend; each may deviate a little, tied to its neighbours in time. "
             f"Smooth, small curves are an instrument that drifts. Compare them with {distance}: a deviation of that "
-            "size, or one that follows the growth curve, has taken up part of a phase (lower --drift, or 0).",
+            "size, or one that follows the growth curve, may have taken up part of a phase (lower --drift, or 0).",
         )
     return texts
+
+
+def _estimators_caption(result: AnalysisResult) -> str:
+    if not has_interval(result):
+        all_pixels = "; with all pixels visited, count, assisted and smoothed are one" if is_movie(result) else ""
+        return f"What each estimator makes of the same labels; thick: the one used{all_pixels}. "
+    return (
+        f"(a) What each estimator makes of the same labels; thick: the one used. (b) How wide its {level_text(result)} "
+        "interval is. Where the curves part by more than their intervals, distrust the labels rather than the pixels. "
+    )
 
 
 def _growth_caption(result: AnalysisResult) -> str:
@@ -183,12 +192,12 @@ def _example_texts(result: Result) -> dict[str, tuple[str, str]]:
 
 
 def _histogram_caption(result: Result, frame: str) -> str:
-    whose = "each fitted component"
+    whose, share = "fitted component", "its share of the pixels"
     if is_movie(result):
-        whose = "each component of the movie, with its mean share of these pixels,"
+        whose, share = "component of the movie", "its mean share of these pixels"
     return (
-        f"Grey levels of {frame} with the trend taken out (grey area), {whose} with its mean ± standard deviation and "
-        "its share of the pixels, and their sum (dashed), which should follow the grey area."
+        f"Grey levels of {frame} with the trend taken out (grey area), each {whose} with its mean ± standard deviation "
+        f"and {share}, and their sum (dashed), which should follow the grey area."
     )
 
 
@@ -217,7 +226,7 @@ def _sentence(text: str) -> Any:
     """Escaped text whose numbers keep their unit and whose options do not break across lines."""
     from markupsafe import Markup, escape
 
-    escaped = str(escape(text)).replace(" %", "\u00a0%").replace(" µ", "\u00a0µ")
+    escaped = re.sub(r"(?<=\d) (?=(?:%|µm|px|nm|s|min|h|×)(?![a-z]))", "\u00a0", str(escape(text)))
     return Markup(re.sub(r"(?<!\S)(--[a-z][a-z-]*)", r"<code>\1</code>", escaped))
 
 
