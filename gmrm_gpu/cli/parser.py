@@ -230,7 +230,7 @@ def _plan(commands: Any) -> None:
     add("--schemes", type=o.words, metavar="A,B", help="tried (default fixed,stratified)")
     add("--draws", type=o.whole, metavar="N", help="sub-samplings at each rate (default 2)")
     add = parser.add_argument_group("in place of MOVIE").add_argument
-    levels = "expected grey levels: background,particle or electrode,electrolyte,Li"
+    levels = "expected grey levels: background,particle or electrode,electrolyte,Li; --components is then 2 or 3"
     add("--expect", type=o.numbers(float), metavar="G,G,G", help=levels)
     add("--sigmas", type=o.numbers(float), metavar="S,S,S", help="their standard deviations")
     add("--size", type=o.size, metavar="HxWxT", help="height, width, frames (default 256x256x60)")
