@@ -5,6 +5,7 @@ foreground. The method `paper` takes the brightest component, and a vote in the 
 frames.
 """
 
+from .analysis import METHODS, AnalysisConfig, StudyConfig
 from .files import (
     analysis_config_from_json,
     analysis_from_dict,
@@ -18,7 +19,6 @@ from .settings import (
     DTYPES,
     ESTIMATORS,
     GEOMETRIES,
-    METHODS,
     METRICS,
     PHASE_RULES,
     POLARITIES,
@@ -28,14 +28,12 @@ from .settings import (
     STARTS,
     TREND_PRESETS,
     WINDOWS,
-    AnalysisConfig,
     ComputeConfig,
     CorrectionConfig,
     MixtureConfig,
     PhaseConfig,
     QuantityConfig,
     SamplingConfig,
-    StudyConfig,
     check_choice,
     check_whole,
     check_within,

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .analysis import AnalysisConfig, StudyConfig
 from .settings import (
-    AnalysisConfig,
     ComputeConfig,
     CorrectionConfig,
     MixtureConfig,
     PhaseConfig,
     QuantityConfig,
     SamplingConfig,
-    StudyConfig,
 )
 
 _SECTIONS = {
