@@ -281,7 +281,7 @@ def test_texts_and_picture_of_what_is_doubtful_or_out_of_reach():
     assert "Hollow marks" in " ".join(words)
     nothing = replace(plan, rows=tuple(replace(row, reliable=False) for row in plan.rows))
     assert nothing.reason.startswith("No interval can be believed")
-    plan_figure(nothing)
+    assert plan_figure(nothing).texts[0].get_text() == "No interval can be believed"
     plan_figure(whole_plan())
 
 

@@ -119,6 +119,8 @@ def _words(figure: Any, result: SamplingPlan) -> None:
     best = result.recommended
     if best is not None:
         head = f"Visit {percent(best.rate)} of the pixels ({best.scheme}): {percent(best.dose_saved)} of the dose saved"
+    elif not any(row.reliable for row in result.rows):
+        head = "No interval can be believed"
     else:
         head = "How wide is the interval?" if result.wanted is None else "No rate that was tried is enough"
     height, width = result.shape
@@ -131,5 +133,8 @@ def _words(figure: Any, result: SamplingPlan) -> None:
     figure.text(0.03, 0.922, about, fontsize=9, color=style.TEXT, va="top", linespacing=1.4)
     doubt = "" if all(row.reliable for row in result.rows) else " Hollow marks: not to be trusted."
     foot = (result.reason if result.wanted is not None else "") + doubt
-    lines = [*textwrap.wrap(style.plain(foot), 128), *textwrap.wrap(INTERVAL_NOTE, 128)]
+    lines = [
+        *textwrap.wrap(style.plain(foot.replace(" %", "\N{NO-BREAK SPACE}%")), 128),
+        *textwrap.wrap(INTERVAL_NOTE, 128),
+    ]
     figure.text(0.03, 0.025, "\n".join(lines), fontsize=8.5, color=style.TEXT, va="bottom", linespacing=1.4)
