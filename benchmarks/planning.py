@@ -1,7 +1,7 @@
 """Whether the rate that `plan` recommends gives the wanted width in other draws, and whether the interval holds there.
 
 python benchmarks/planning.py            # 24 synthetic movies, two widths each, 10 new draws of every recommendation
-python benchmarks/planning.py --n 1 --draws 2
+python benchmarks/planning.py --quick    # one small movie
 
 reached: draws whose interval, mean over frames, is no wider than wanted. covered: frames whose interval holds the value
 of all pixels (by the same method), which should be the level of the interval, 80 %.
@@ -42,14 +42,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=24)
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
+    numbers, shape, n_frames, wanted = range(args.n), (128, 128), 20, WIDTHS
+    if args.quick:
+        numbers, shape, n_frames, wanted = range(1), (64, 64), 8, WIDTHS[1:]
     found, started = defaultdict(list), time.perf_counter()
-    for number in range(args.n):
+    for number in numbers:
         scenario, difficulty = design(number)
-        movie = simulate(scenario, shape=(128, 128), n_frames=20, seed=number, difficulty=difficulty).movie
+        movie = simulate(scenario, shape=shape, n_frames=n_frames, seed=number, difficulty=difficulty).movie
         mixture = MixtureConfig(n_components=N_TRUE[scenario])
         config = AnalysisConfig(mixture=mixture, compute=ComputeConfig(device="cpu"))
-        for width in WIDTHS:
+        for width in wanted:
             plan = plan_sampling(movie, config, width=width)
             best = plan.recommended
             if best is None:

@@ -31,9 +31,18 @@ def test_the_choice_of_the_model_is_checked_at_toy_size(words):
     assert "rejected at 5 %" in done.stdout or "failures 0" in done.stdout
 
 
+def test_planning_is_checked_at_toy_size():
+    command = [sys.executable, "planning.py", "--quick", "--draws", "4"]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    row = done.stdout.splitlines()[1].split()
+    assert row[:4] == ["easy", "0.03", "1", "0"]
+    assert 0.85 < float(row[8]) <= 1
+
+
 def test_accuracy_is_measured_at_toy_size(tmp_path: Path):
     rows = tmp_path / "rows.jsonl"
-    for words in (["--quick"], ["targets"]):
+    for words in (["--quick"], ["readme"], ["targets"]):
         command = [sys.executable, "accuracy.py", *words, "--json", str(rows)]
         done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
