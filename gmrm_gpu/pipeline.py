@@ -1,7 +1,7 @@
 """One movie analysed: the only place that joins reading and numerics.
 
-`Runner.run` is the core: R replicates of one sampling rate over all frames of a movie, frame by frame. An analysis is
-one replicate whose fits and labels are kept; a study is many whose shares are kept.
+`Runner.run` is the core: R replicates of one sampling rate over all frames of a movie, fitted together or frame by frame.
+An analysis is one replicate whose fits and labels are kept; a study is many whose shares are kept.
 """
 
 from __future__ import annotations
@@ -82,12 +82,20 @@ class Runner:
         """Draws at `rate`; refuses a rate that gives a fit fewer samples than parameters."""
         sampler = Sampler(self.movie.shape, replace(self.config.sampling, rate=rate), self.movie.valid)
         needed = self.config.mixture.n_parameters + 1
-        if sampler.capacity < needed:
+        held, where = self._samples_of_a_fit(sampler)
+        if held < needed:
+            enough = needed * sampler.capacity / held / sampler.n_pixels
             raise InputError(
-                f"rate {rate:g} gives {count_of(sampler.capacity, 'sample')} a frame, but the model has {needed - 1} "
-                f"parameters; use a rate of at least {needed / sampler.n_pixels:.2g} or a smaller model"
+                f"rate {rate:g} gives {count_of(held, 'sample')} {where}, but the model has {needed - 1} "
+                f"parameters; use a rate of at least {enough:.2g} or a smaller model"
             )
         return sampler
+
+    def _samples_of_a_fit(self, sampler: Sampler) -> tuple[int, str]:
+        """How many samples share one fit's parameters, and of what."""
+        if self.config.method == "movie":
+            return sampler.capacity * len(self.movie), "in all"
+        return sampler.capacity, "a frame"
 
     def corrector(self) -> Corrector:
         """A fresh vote with the configured settings."""
@@ -170,7 +178,8 @@ class Runner:
             pixel_weights=self.volume_weights,
             notify=ticks.reach,
         )
-        self.decision = explain_foreground(found.fit, config.phases)
+        # The first run's: of an analysis the only one, of a study that of all pixels.
+        self.decision = self.decision or explain_foreground(found.fit, config.phases)
         for t, draw in enumerate(draws):
             labels, fit = found.labels[:, t, :], found.fit.frames[:, t]
             tally.observer.fitted(t, fit, found.foreground, draw.positions, labels)
@@ -195,7 +204,7 @@ class Runner:
         """What a reader of the results should know beforehand."""
         config, found = self.config, [] if self.survey.outliers is None else [self.survey.outliers]
         for rate in rates:
-            samples, parameters = self.sampler(rate).capacity, config.mixture.n_parameters
+            samples, parameters = self._samples_of_a_fit(self.sampler(rate))[0], config.mixture.n_parameters
             if samples < FEW_SAMPLES * parameters:
                 found.append(
                     f"At {100 * rate:g} % a fit has {samples} samples for {parameters} parameters: its labels are "
