@@ -356,7 +356,7 @@ def test_the_page_of_an_analysis_says_method_estimator_interval_and_foreground()
     result = make_movie_analysis()
     text = Page(html.render(result, {})).text
     assert "Method movie: all frames are fitted together" in text
-    assert "Estimator smoothed: the assisted estimate, with all frames joined by a smoother" in text
+    assert "Estimator smoothed: earlier frames predict every pixel, the visited pixels correct that" in text
     assert DECISION in text
     assert text.count(DECISION) == 1
     assert "it covers the pixels that were not visited, not a wrong model." in text

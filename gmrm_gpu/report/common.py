@@ -15,8 +15,8 @@ Result: TypeAlias = AnalysisResult | StudyResult
 ESTIMATOR_TEXT = {
     "count": "share of the labels",
     "posterior": "mean probability of the visited pixels",
-    "assisted": "earlier frames predict every pixel, the visited ones correct the prediction",
-    "smoothed": "the assisted estimate, with all frames joined by a smoother",
+    "assisted": "earlier frames predict every pixel, the visited pixels correct that",
+    "smoothed": "earlier frames predict every pixel, the visited pixels correct that, a smoother joins all frames",
 }
 METHOD_TEXT = {
     "movie": "all frames are fitted together: common grey levels, weights that vary over the frame and in time",

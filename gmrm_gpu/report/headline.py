@@ -231,8 +231,9 @@ def interval_sentence(result: AnalysisResult) -> str:
     if not has_interval(result):
         return f"The estimator {result.estimator} has no interval here."
     width = np.subtract(*result.quantity_interval[::-1])
+    average = " on average" if len(width) > 1 else ""
     text = (
-        f"The {level_text(result)} interval, {number(finite_mean(width))} {unit_text(result)} wide on average, "
+        f"The {level_text(result)} interval, {number(finite_mean(width))} {unit_text(result)} wide{average}, "
         "is for the value that all pixels would give: it covers the pixels that were not visited, not a wrong model"
     )
     if config.method == "paper":

@@ -128,7 +128,8 @@ def _growth_texts(result: AnalysisResult) -> dict[str, tuple[str, str]]:
             "How single frames deviate from the movie",
             "All frames share their grey levels and trend; each may deviate a little, tied to its neighbours in time. "
             f"Smooth, small curves are an instrument that drifts. Compare them with {distance}: a deviation of that "
-            "size, or one that follows the growth curve, may have taken up part of a phase (lower --drift, or 0).",
+            "size, or one that follows the growth curve, may have taken up part of a phase: then set a "
+            "lower drift, or 0, under [mixture] in a --config file.",
         )
     return texts
 

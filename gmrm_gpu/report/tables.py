@@ -175,10 +175,12 @@ def _settings(result: Result) -> dict[str, tuple[str, str]]:
     trend += "" if mixture.trend_prior is None else f"; prior {mixture.trend_prior:g} grey levels"
     rates = ", ".join(map(percent, result.rates if isinstance(result, StudyResult) else [sampling.rate]))
     fit = f"{mixture.schedule} schedule, tolerance {mixture.tol:g}, at most {mixture.max_iter} passes"
-    each = "of the grey levels, common to all frames" if whole else "of the grey levels in each frame"
     found = {
         "Method": (config.method, "; ".join(f"{name}: {text}" for name, text in METHOD_TEXT.items())),
-        "Components": (str(mixture.n_components), f"Gaussian components {each}"),
+        "Components": (
+            str(mixture.n_components),
+            "Gaussian components of the grey levels; method movie: common to all frames",
+        ),
         "Trend": (trend, "terms of the intensity trend, fitted together with the components"),
         "Fit": (fit, "ECM" + ("; of the method movie these settings hold for the start" if whole else "")),
         "Starts": (", ".join(mixture.starts), "each fit starts in several ways; the most likely is kept"),
