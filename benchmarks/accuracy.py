@@ -6,6 +6,7 @@ python benchmarks/accuracy.py long                 # the same for 180 frames
 python benchmarks/accuracy.py labels               # right labels beside other programs, all pixels and 1 %
 python benchmarks/accuracy.py masks --data FOLDER  # real images with masks drawn by hand (also: GMRM_MASK_IMAGES)
 python benchmarks/accuracy.py targets              # the rows of --json beside what was aimed at
+python benchmarks/accuracy.py readme               # the same rows as the tables of README.md
 
 `--json FILE` appends every row with commit and machine.
 Percentages are of the true area at its peak, unless said otherwise. The 10-90 % band is over the draws of a movie,
@@ -247,7 +248,7 @@ RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="all", choices=(*TABLES, "all", "targets"))
+    parser.add_argument("what", nargs="?", default="all", choices=(*TABLES, "all", "targets", "readme"))
     parser.add_argument("--scenario", action="append", choices=tuple(N_COMPONENTS))
     parser.add_argument("--difficulty", action="append", choices=DIFFICULTIES)
     parser.add_argument("--rates", type=float, nargs="+")
@@ -268,8 +269,8 @@ def main():
     if args.quick:
         args.movies, args.draws, args.references, args.side, args.frames = 1, 2, 1, 64, 12
         args.scenario, args.difficulty, args.rates = args.scenario[:1], args.difficulty[:1], (0.1,)
-    if args.what == "targets":
-        targets.compare(args.json or RESULTS)
+    if args.what in ("targets", "readme"):
+        {"targets": targets.compare, "readme": targets.markdown}[args.what](args.json or RESULTS)
         return
     started, asked = time.perf_counter(), args.what
     for args.what in TABLES if asked == "all" else (asked,):

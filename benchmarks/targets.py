@@ -15,19 +15,62 @@ LABELS = {
     "movie": {"easy": 0.998, "mid": 0.990, "hard": 0.980},
     "movie, causal": {"easy": 0.998, "mid": 0.988, "hard": 0.975},
 }
-KEY = ("what", "scenario", "difficulty", "n_frames", "rate", "scheme", "method", "program")
+KEY = ("what", "scenario", "difficulty", "n_frames", "rate", "scheme", "method", "program", "n_components")
 """What tells rows apart; of two alike the later counts."""
+PAPER = ("bias", "rmse", "false")
+MASK_RATES = (1.0, 0.1, 0.01)
 COVER = {80: (76, 84), 95: (92, 97)}
 
 
 def compare(path):
     """Print a line a target."""
-    with open(path, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    rows = list({tuple(row.get(key) for key in KEY): row for row in rows}.values())
-    for line in (*growth_lines([row for row in rows if row["what"] == "growth"]), *label_lines(rows)):
+    growth, labels, _ = latest(path)
+    for line in (*growth_lines(growth), *label_lines(labels)):
         name, value, aim, met = line
         print(f"{'met   ' if met else 'MISSED'}  {name:62s} {value:9.4g}   aim {aim}")
+
+
+def markdown(path):
+    """Print the tables of README.md."""
+    rows = latest(path)
+    print("| movies | bias | RMSE | band / `count`: assisted, smoothed | empty frames | labels right | ", end="")
+    print("80 % interval covers: assisted, smoothed | `paper` at 10 %: bias, RMSE, empty frames |\n" + "|---" * 8 + "|")
+    growth = {(r["scenario"], r["difficulty"], r["n_frames"], r["rate"], r["scheme"], r["method"]): r for r in rows[0]}
+    for (scenario, difficulty, n_frames, *_), row in growth.items():
+        if row["rate"] != 0.01 or row["scheme"] != "fixed" or row["method"] != "movie":
+            continue
+        cells = [f"{scenario}, {difficulty}" + (f", {n_frames} frames" if n_frames > 60 else "")]
+        cells += [f"{row['smoothed_bias']:.1f} %", f"{row['smoothed_rmse']:.1f} %"]
+        cells.append(f"{row['assisted_ratio']:.2f}, {row['smoothed_ratio']:.2f}")
+        cells += [f"{row['smoothed_false']:.2f} %", f"{row['label_accuracy']:.4f}"]
+        cells.append(f"{100 * row['assisted_cover80']:.0f} %, {100 * row['smoothed_cover80']:.0f} %")
+        paper = growth.get((scenario, difficulty, n_frames, 0.1, "fixed", "paper"))
+        cells.append("-" if paper is None else ", ".join(f"{paper[f'count_{key}']:.0f} %" for key in PAPER))
+        print("| " + " | ".join(cells) + " |")
+    programs = list(dict.fromkeys(row["program"] for row in rows[1]))
+    print("\n| movies | " + " | ".join(programs) + " |\n" + "|---" * (len(programs) + 1) + "|")
+    kinds = {}
+    for row in rows[1]:
+        kinds.setdefault((row["scenario"], row["difficulty"], row["rate"]), {})[row["program"]] = row
+    for (scenario, difficulty, rate), found in kinds.items():
+        shown = [f"{found[name]['label_accuracy']:.4f}" if name in found else "-" for name in programs]
+        print(f"| {scenario}, {difficulty}, {100 * rate:g} % | " + " | ".join(shown) + " |")
+    print(
+        "\n| program | components | " + " | ".join(f"{100 * r:g} %" for r in MASK_RATES) + " |\n|---|---|---|---|---|"
+    )
+    masks = {(row["program"], row["n_components"], row["rate"]): row for row in rows[2]}
+    for name, k in dict.fromkeys((name, k) for name, k, _ in masks):
+        found = [masks.get((name, k, rate)) for rate in MASK_RATES]
+        shown = ["-" if row is None else f"{row['share']:.1f} %, {row['iou']:.2f}, {row['n_off']}" for row in found]
+        print(f"| {name} | {k} | " + " | ".join(shown) + " |")
+
+
+def latest(path):
+    """Rows of growth, labels and masks; of two alike the later."""
+    with open(path, encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    rows = {tuple(row.get(key) for key in KEY): row for row in rows if "skipped" not in row}.values()
+    return [[row for row in rows if row["what"] == what] for what in ("growth", "labels", "masks")]
 
 
 def growth_lines(rows):
@@ -90,8 +133,7 @@ def label_lines(rows):
     """Label accuracy: ours against the aims and against the best of the others."""
     kinds = {}
     for row in rows:
-        if row["what"] == "labels" and "label_accuracy" in row:
-            kinds.setdefault((row["scenario"], row["difficulty"], row["rate"]), {})[row["program"]] = row
+        kinds.setdefault((row["scenario"], row["difficulty"], row["rate"]), {})[row["program"]] = row
     for (scenario, difficulty, rate), found in kinds.items():
         title = f"{scenario} {difficulty} {100 * rate:g} %: "
         for program, aims in LABELS.items():
