@@ -26,7 +26,7 @@ from .frames.cache import CachedMovie
 from .pipeline import Curves, Progress, Runner, memory_budget
 from .recorder import Observer
 from .results import FitStatus, Scale
-from .results.planning import PlanRow, SamplingPlan
+from .results.planning import PlanRow, SamplingPlan, rates_text
 from .synthetic.expected import ExpectedPhases
 
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -168,7 +168,7 @@ class _Work:
         self.factor = unit_factor(scale, self.unit)
         self.tried: dict[str, dict[float, _Tried]] = {name: {} for name in runners}
         self.left: dict[str, list[float]] = {name: [] for name in runners}
-        self.cautions: list[str] = []
+        self.notes: list[str] = []
         self.done = self.total = 0
 
     def plan(self, ladder: list[float], started: float) -> SamplingPlan:
@@ -194,7 +194,7 @@ class _Work:
             wanted=self.wanted,
             rows=tuple(rows),
             answers=tuple(answers),
-            cautions=(*self.cautions, *_cautions(rows)),
+            notes=tuple(self.notes),
             provenance=self.first.provenance(started, (max(ladder),)),
         )
 
@@ -209,10 +209,10 @@ class _Work:
         left = [rate for rate in ladder if rate not in few + large]
         if few:
             least = f"{LEAST_SEGMENTS} segments" if scheme == "lines" else f"{LEAST_SAMPLES} pixels"
-            self.cautions.append(f"{scheme}: not tried at {_rates(few)}, which leave less than {least} of a frame.")
+            self.notes.append(f"{scheme}: not tried at {rates_text(few)}, which leave less than {least} of a frame.")
         if large:
-            self.cautions.append(
-                f"{scheme}: not tried at {_rates(large)}, which take more memory than {self.budget / 1e6:.3g} MB; "
+            self.notes.append(
+                f"{scheme}: not tried at {rates_text(large)}, which take more memory than {self.budget / 1e6:.3g} MB; "
                 "raise --memory or crop the movie."
             )
         return left
@@ -302,7 +302,7 @@ class _Work:
         """Raise where there is no interval, or one around nothing."""
         name, runner = self.first.movie.name, self.first
         if not self.every:
-            raise InputError(f"nothing can be planned for {name}: {' '.join(self.cautions)} Use higher --rates.")
+            raise InputError(f"nothing can be planned for {name}: {' '.join(self.notes)} Use higher --rates.")
         if not any(math.isfinite(tried.row.width) for tried in self.every):
             raise InputError(f"no rate gave an interval for {name}; use fewer --components, a simpler --trend, or info")
         if not self.densest.found:
@@ -377,24 +377,6 @@ def _distance(one: _Tried, dense: _Tried) -> float:
     centre, error = dense.curve.mean(axis=0), dense.sd.mean(axis=0) / math.sqrt(len(dense.sd))
     claimed = np.hypot(one.sd, error).mean()
     return float(np.abs(one.curve - centre).mean() / claimed) if claimed > 0 else math.nan
-
-
-def _rates(rates: Iterable[float]) -> str:
-    return ", ".join(f"{100 * rate:.3g} %" for rate in rates)
-
-
-def _cautions(rows: Sequence[PlanRow]) -> list[str]:
-    found = []
-    for scheme in dict.fromkeys(row.scheme for row in rows):
-        doubtful = [row for row in rows if row.scheme == scheme and not row.reliable]
-        if failed := [row.rate for row in doubtful if not math.isfinite(row.width)]:
-            found.append(f"{scheme}: fits failed at {_rates(failed)}.")
-        if far := [row.rate for row in doubtful if math.isfinite(row.width)]:
-            found.append(
-                f"{scheme}: the curve at {_rates(far)} and that at the highest rate differ by more than the interval "
-                "allows, so the model does not hold; no such rate is recommended."
-            )
-    return found
 
 
 __all__ = ["plan_sampling", "smallest_rate"]

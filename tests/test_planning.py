@@ -279,6 +279,9 @@ def test_texts_and_picture_of_what_is_doubtful_or_out_of_reach():
     words = [text.get_text() for text in plan_figure(doubtful).texts]
     assert words[0] == "No rate that was tried is enough"
     assert "Hollow marks" in " ".join(words)
+    narrow = plan_for(0.04)
+    answers = tuple(replace(row, deviation=1.5) for row in narrow.answers)
+    assert "1.5 claimed standard deviations" in replace(narrow, answers=answers).cautions[-1]
     nothing = replace(plan, rows=tuple(replace(row, reliable=False) for row in plan.rows))
     assert nothing.reason.startswith("No interval can be believed")
     assert plan_figure(nothing).texts[0].get_text() == "No interval can be believed"
