@@ -333,9 +333,10 @@ class _Work:
             row = self.tried[scheme][rate].row
             if row.reliable and row.width <= self.wanted:
                 return row
+        # What was tried has to do: the lowest rate from which on no width is above the wanted one.
         rates, widths = self.known(scheme)
-        enough = [rate for rate, width in zip(rates, widths, strict=True) if width <= self.wanted]
-        return self.tried[scheme][min(enough)].row if enough else None
+        enough = [rate for i, rate in enumerate(rates) if max(widths[i:]) <= self.wanted]
+        return self.tried[scheme][enough[0]].row if enough else None
 
     def aim(self, scheme: str) -> float | None:
         """Where the width should be reached, from what is known by now; rounded, but no higher than a rate tried."""

@@ -35,6 +35,8 @@ def run_plan(args: argparse.Namespace, console: Console) -> None:
         fill_plan(result, folder, picture=not args.no_report)
     print(plan_text(result))
     print(f"written: {out}")
+    for text in result.provenance["warnings"]:
+        console.note(text)
 
 
 def _subject(args: argparse.Namespace) -> tuple[Movie, AnalysisConfig]:

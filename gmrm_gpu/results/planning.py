@@ -142,7 +142,7 @@ class SamplingPlan:
         if best is not None and best.deviation > NARROW:
             found.append(
                 f"{best.scheme} at {rates_text([best.rate])}: the curve is {best.deviation:.2g} claimed standard "
-                "deviations from that at the highest rate on average, where 0.8 is right; the interval is too narrow there."
+                "deviations from that at the highest rate on average, where 0.8 is right: the interval is too narrow."
             )
         return tuple(found)
 
