@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import gmrm_gpu as gg
 from gmrm_gpu.cli.plan import plan_text
 from gmrm_gpu.config import parse_width
 from gmrm_gpu.errors import ConfigError, InputError
+from gmrm_gpu.pipeline import Curves, Runner
 from gmrm_gpu.planning import round_up, smallest_rate
 from gmrm_gpu.results.planning import INTERVAL_NOTE
 
@@ -198,6 +200,54 @@ def test_curves_that_contradict_each_other_are_not_believed():
     plan = gg.plan_sampling(movie(), paper, rates=(0.05, 0.2), schemes=("fixed",), n_draws=1)
     assert not all(row.reliable for row in plan.rows)
     assert "differ by more than the interval allows" in " ".join(plan.cautions)
+
+
+def stub(monkeypatch, answer):
+    """`Runner.run` gives constant curves with the share and width that `answer(scheme, rate)` says."""
+
+    def run(self, rate, replicates, *, observer, tick):
+        share, width = answer(self.config.sampling.scheme, rate)
+        curves = Curves.empty(1, len(self.movie))
+        curves.share[...], curves.share_sd[...] = share, width / (2 * NormalDist().inv_cdf(0.9))
+        curves.status[...] = gg.FitStatus.DEGENERATE if math.isnan(width) else gg.FitStatus.CONVERGED
+        observer.fitted(0, None, np.array([[share > 0]]), None, None)
+        return curves
+
+    monkeypatch.setattr(Runner, "run", run)
+
+
+def test_where_no_rate_in_between_does_a_rate_of_the_ladder_is_recommended(monkeypatch):
+    stub(monkeypatch, lambda scheme, rate: (0.3, {0.05: 0.01, 0.1: 0.05, 0.2: 0.01}.get(rate, 0.0205)))
+    plan = gg.plan_sampling(movie(), CONFIG, rates=(0.05, 0.1, 0.2), schemes=("fixed",), width=0.02)
+    assert plan.recommended.rate == 0.2
+    assert [row.is_check for row in plan.rows].count(True) == 4
+
+
+def test_higher_rates_are_tried_where_narrow_intervals_are_not_believed(monkeypatch):
+    def answer(scheme, rate):
+        wide = scheme == "stratified" and rate < 0.2
+        return (0.3 if scheme == "fixed" and rate <= 0.1 else 0.2), (0.05 if wide else 0.01)
+
+    stub(monkeypatch, answer)
+    plan = gg.plan_sampling(movie(), CONFIG, rates=(0.05, 0.1, 0.2, 0.5), width=0.02)
+    assert [(row.rate, row.reliable) for row in plan.of_scheme("fixed")] == [(0.05, False), (0.1, False), (0.2, True)]
+    assert plan.cautions[0].startswith("fixed: the curve at 5 %, 10 % and that at the highest rate differ")
+
+
+def test_fits_that_fail_give_no_width(monkeypatch):
+    stub(monkeypatch, lambda scheme, rate: (0.3, 0.01 if rate > 0.05 else math.nan))
+    plan = gg.plan_sampling(movie(), CONFIG, rates=(0.05, 0.1, 0.2), schemes=("fixed",), width=0.02)
+    assert plan.recommended.rate == 0.1
+    assert plan.cautions == ("fixed: fits failed at 5 %.",)
+    stub(monkeypatch, lambda scheme, rate: (0.3, math.nan))
+    with pytest.raises(InputError, match="no rate gave an interval"):
+        gg.plan_sampling(movie(), CONFIG, width=0.02)
+
+
+def test_rates_that_do_not_fit_into_the_memory_are_not_tried():
+    small = replace(CONFIG, compute=gg.ComputeConfig(device="cpu", memory_bytes=1000))
+    with pytest.raises(InputError, match=r"take more memory than 0.001 MB; raise --memory"):
+        gg.plan_sampling(movie(), small, rates=LADDER)
 
 
 def test_nothing_to_plan_for():
