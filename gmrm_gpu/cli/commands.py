@@ -218,7 +218,7 @@ def run_analyze(args: argparse.Namespace, console: Console) -> None:
         failure = fill_analysis(result, folder, report=not args.no_report)
     print(say.growth(result))
     _close_run(out, failure, args)
-    _note_result(console, result.status, result.provenance)
+    _note_result(console, _one_a_fit(result.status[None], result.config.method), result.provenance)
     _note_trend(console, result)
     note(console, say.calibration_note(result.scale, result.time_s, result.config))
 
@@ -276,8 +276,9 @@ def _study(
         failure = fill_study(result, folder, report=not args.no_report)
     print(say.table1(result))
     _close_run(out, failure, args)
-    every = [result.reference_status, *result.status.values()]
-    _note_result(console, np.concatenate([status.reshape(-1) for status in every]), result.provenance)
+    for part in result.every:
+        every = [part.reference_status[None], *part.status.values()]
+        _note_result(console, np.concatenate([_one_a_fit(status, part.method) for status in every]), part.provenance)
     _note_trend(console, result)
     return result
 
@@ -345,10 +346,16 @@ def _note_result(console: Console, status: np.ndarray, provenance: dict[str, Any
         note(console, warning)
 
 
+def _one_a_fit(status: np.ndarray, method: str) -> np.ndarray:
+    """Statuses (B, T) of frames as statuses of fits: the method ``movie`` has one fit for all frames."""
+    return status[:, 0] if method == "movie" else status.reshape(-1)
+
+
 def _note_trend(console: Console, result: AnalysisResult | StudyResult) -> None:
     """Whether the trend may have taken up a phase; of a study, in its fully sampled example frames."""
     source = result if isinstance(result, AnalysisResult) else result.examples
-    if source is not None:
+    # Without a foreground spare components share a phase, and any trend is larger than what separates them.
+    if source is not None and source.foreground.any():
         valid = None if result.examples is None else result.examples.valid
         note(console, trend_warning(source.fits, result.movie.shape, valid))
 

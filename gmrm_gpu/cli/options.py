@@ -169,6 +169,14 @@ MODEL = (
     Setting("--schedule", "mixture", "schedule", "fast, or the plain ECM; both end at the same fit", choices=SCHEDULES),
     Setting("--starts", "mixture", "starts", f"starts tried, some of {', '.join(STARTS)}", words, metavar="A,B"),
     Setting("--tol", "mixture", "tol", "gain per sample at which a fit has converged", real, metavar="TOL"),
+    Setting(
+        "--drift",
+        "mixture",
+        "drift",
+        "how far single frames' trend, offset and contrast may drift (method movie); 0: not at all",
+        real,
+        metavar="S",
+    ),
     Setting("--max-iter", "mixture", "max_iter", "passes before a fit is given up", whole, metavar="N"),
 )
 PHASES = (

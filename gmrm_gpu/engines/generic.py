@@ -107,14 +107,14 @@ class GenericEngine:
         )
         fit = model.fit(notify=notify)
         foreground = movie_foreground(fit, phases)
-        found = model.label(foreground)
+        found = model.label(foreground, pixel_weights)
         table = backend.asarray(np.ascontiguousarray(component_phases(fit.common, phases, foreground)))
         flat = xp.astype(xp.reshape(found.best, (found.best.shape[0], -1)), xp.int64)
         labels = xp.reshape(xp.take_along_axis(table, flat, axis=1), found.best.shape)
         usable = backend.asarray(fit.common.status < FitStatus.DEGENERATE)[:, None, None]
         seen = usable if valid is None else usable & backend.asarray(valid)
         labels = xp.where(seen, labels, xp.full_like(labels, NOT_VISITED))
-        weighted = None
+        weighted = None if found.expected_weighted is None else backend.to_host(found.expected_weighted)
         mean = backend.to_host(found.expected_mean)
         return LabelledMovie(fit, foreground, labels, found.posterior, found.expected, mean, weighted)
 

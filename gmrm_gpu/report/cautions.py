@@ -148,7 +148,8 @@ def _trace_of_movie(result: Result) -> list[str]:
 def _large_trend(result: Result) -> list[str]:
     """A note if the trend may have taken up a phase; of a study, in its fully sampled example frames."""
     source = result if isinstance(result, AnalysisResult) else usable_examples(result)
-    if source is None:
+    # Without a foreground spare components share a phase, and any trend is larger than what separates them.
+    if source is None or not source.foreground.any():
         return []
     examples = result.examples
     text = trend_warning(source.fits, result.movie.shape, None if examples is None else examples.valid)
