@@ -141,12 +141,16 @@ class CellMaps:
     def _smoothed(self, maps: Array) -> Array:
         """Gaussian with peak 1: each cell holds the samples around it."""
         xp = self.backend.xp
-        rows, columns = (self._gaussian(size) for size in maps.shape[-2:])
+        rows, columns = (self._gaussians[size] for size in maps.shape[-2:])
         return xp.matmul(xp.matmul(rows, maps), columns)
 
-    def _gaussian(self, size: int) -> Array:
-        step = np.subtract.outer(np.arange(size), np.arange(size)) / _CELLS_PER_SD
-        return self.backend.real(np.where(np.abs(step) <= 4, np.exp(-0.5 * step**2), 0.0))
+    @cached_property
+    def _gaussians(self) -> dict[int, Array]:
+        """By number of cells, (cells, cells) of every side of every level."""
+        sizes = {side // 2**level for side in self.grid for level in range(self.n_levels)}
+        steps = {size: np.subtract.outer(np.arange(size), np.arange(size)) / _CELLS_PER_SD for size in sizes}
+        cut = {size: np.where(np.abs(step) <= 4, np.exp(-0.5 * step**2), 0.0) for size, step in steps.items()}
+        return {size: self.backend.real(gaussian) for size, gaussian in cut.items()}
 
 
 def through_time(deposits: Array, *, backend: Backend) -> Array:

@@ -14,8 +14,10 @@ from .moments import Layout, Moments, join_moments, moments_and_resp
 from .movie_steps import MovieParameters, MovieSteps
 from .rows import groups
 
-MAX_ITER = 60
+MAX_ITER = 200
 """Most iterations."""
+LONGEST = 32.0
+"""Longest extrapolation, in steps."""
 TOL = 5e-4
 """A movie has settled once no mean and no trend coefficient of any frame moves by more than this part of a sigma."""
 
@@ -55,14 +57,21 @@ class Settler:
     def run(self, notify: Callable[[float], None]) -> Settled:
         """All movies in their order. notify : called with the part of the iterations that is done, 0 to 1."""
         _, deposits = self._pass(self.steps.theta(self.now, own_weights=True), None)
+        before: list[MovieParameters] = []
         for n_iter in range(1, MAX_ITER + 1):
+            before.append(self.now)
             theta = self.steps.theta(self.now, own_weights=False)
             sums, deposits = self._pass(theta, deposits)
             self.now = self.steps.refitted(self.steps.reweighted(self.now, sums), sums)
             moved = self._moved(theta)
             # Not "moved > TOL": a fit whose numbers broke down has ended too.
             done = np.ones(moved.shape, dtype=bool) if n_iter == MAX_ITER else ~(moved > TOL)
-            deposits = self._part(done, sums.log_likelihood, deposits, moved, n_iter)
+            if len(before) == 2:
+                self.now, before = self._further(before[0], before[1], ~done), []
+            if done.any():
+                left = self.backend.asarray(np.flatnonzero(~done))
+                before = [now.take(left, backend=self.backend) for now in before]
+                deposits = self._part(done, sums.log_likelihood, deposits, moved, n_iter)
             notify(n_iter / MAX_ITER)
             if done.all():
                 break
@@ -87,6 +96,27 @@ class Settler:
         shape = (*self.now.weights.shape, *maps.grid)
         return join_moments(sums, backend=backend), xp.reshape(made, shape)
 
+    def _further(self, first: MovieParameters, second: MovieParameters, which: np.ndarray) -> MovieParameters:
+        """The common parameters of the movies `which`, extrapolated from three successive iterates (SQUAREM).
+
+        Two components of one phase trade samples along a ridge that plain steps follow for hundreds of iterations.
+        Nothing guards a bad extrapolation: the maps, weights and deviations stay as they are and pull it back.
+        """
+        xp, now, k = self.backend.xp, self.now, self.layout.n_components
+
+        def vector(at: MovieParameters) -> Array:
+            return xp.concat([at.means / now.sigmas, xp.log(at.sigmas), at.coef / smallest], axis=1)
+
+        smallest = xp.min(now.sigmas, axis=1, keepdims=True)
+        step = vector(second) - vector(first)
+        bend = vector(now) - vector(second) - step
+        size, turn = (xp.sqrt(xp.sum(a * a, axis=1, keepdims=True)) for a in (step, bend))
+        length = xp.clip(size / xp.maximum(turn, xp.full_like(turn, 1e-12)), 1.0, LONGEST)
+        far = vector(first) + 2.0 * length * step + length * length * bend
+        far = xp.where(self.backend.asarray(which)[:, None], far, vector(now))
+        means, log_sigmas, coef = far[:, :k] * now.sigmas, far[:, k : 2 * k], far[:, 2 * k :] * smallest
+        return replace(now, means=means, sigmas=xp.exp(log_sigmas), coef=coef)
+
     def _moved(self, before: Array) -> np.ndarray:
         """(R,) largest change of a mean or a trend coefficient of any frame, in the smallest sigma."""
         xp, k, alive = self.backend.xp, self.layout.n_components, self.now.alive
@@ -99,8 +129,6 @@ class Settler:
 
     def _part(self, done: np.ndarray, log_likelihood: Array, deposits: Array, moved: np.ndarray, n_iter: int) -> Array:
         """Put the movies that are `done` aside; the deposits of the others."""
-        if not done.any():
-            return deposits
         backend, xp, n_frames = self.backend, self.backend.xp, self.now.weights.shape[1]
         log_likelihood = xp.reshape(log_likelihood, (done.size, n_frames))
         gone, left = (np.flatnonzero(mask) for mask in (done, ~done))
