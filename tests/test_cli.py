@@ -216,7 +216,8 @@ def test_study_with_truth_then_report(work, capsys, simulation):
     assert "rmse to truth" in out
     of_each = ["curves.csv", "examples.npz", "replicates.npz", "study.json"]
     of_movie = [name.replace(".", "_movie.") for name in of_each]
-    assert entries("movie_study") == sorted([*of_each, *of_movie, "figures", "report.html", "table1.csv"])
+    expected = sorted([*of_each, *of_movie, "figures", "report.html", "table1.csv"])
+    assert entries("movie_study") == expected
     rows = [(row["method"], row["rate"]) for row in rows_of("movie_study/table1.csv")]
     assert rows == [(method, rate) for method in ("paper", "movie") for rate in ("0.3", "0.1")]
     truth = [float(row["truth"]) for row in rows_of("movie_study/curves.csv")[:5]]
