@@ -37,7 +37,7 @@ def sample_mean(
     values : (R, m) float. valid : (R, m) bool or None. n_samples : (R,) number of valid samples.
     clusters : sampling scheme. ``fixed`` and ``bernoulli``: the variance of a simple random sample without
         replacement. ``stratified``: half the mean squared difference of successive samples, which lie in neighbouring
-        blocks. ``lines``: between segments of `length` samples, since those of one segment are neighbours.
+        blocks: too large by what neighbouring blocks differ more than the pixels of one. ``lines``: between segments of `length` samples, since those of one segment are neighbours.
     """
     xp = backend.xp
     values = xp.astype(values, xp.float64)
@@ -47,19 +47,23 @@ def sample_mean(
     mean = np.where(n_samples > 0, backend.to_host(xp.sum(values, axis=1)) / n, np.nan)
     deviation = (values - backend.asarray(np.nan_to_num(mean))[:, None]) * weight
     unseen = np.where(n_samples > 0, np.maximum(0.0, 1 - n_samples / n_pixels), np.nan)
+    return mean, unseen * _spread(deviation, weight, n, clusters, length, backend)
+
+
+def _spread(deviation: Array, weight: Array, n: np.ndarray, clusters: str, length: int, backend: Backend) -> np.ndarray:
+    """(R,) variance of the mean of a frame of which next to nothing was visited."""
+    xp = backend.xp
+    rows, m = deviation.shape
     if clusters == "lines":
-        rows, m = values.shape
         sums = xp.sum(xp.reshape(deviation, (rows, m // length, length)), axis=2)
         n_segments = max(m // length, 1)
-        spread = backend.to_host(xp.sum(sums * sums, axis=1)) / n**2 * n_segments / max(n_segments - 1, 1)
-    elif clusters == "stratified" and values.shape[1] > 1:
+        return backend.to_host(xp.sum(sums * sums, axis=1)) / n**2 * n_segments / max(n_segments - 1, 1)
+    if clusters == "stratified" and m > 1:
         pairs = weight[:, 1:] * weight[:, :-1]
         step = (deviation[:, 1:] - deviation[:, :-1]) * pairs
         count = np.maximum(backend.to_host(xp.sum(pairs, axis=1)), 1)
-        spread = 0.5 * backend.to_host(xp.sum(step * step, axis=1)) / count / n
-    else:
-        spread = backend.to_host(xp.sum(deviation * deviation, axis=1)) / np.maximum(n - 1, 1) / n
-    return mean, unseen * spread
+        return 0.5 * backend.to_host(xp.sum(step * step, axis=1)) / count / n
+    return backend.to_host(xp.sum(deviation * deviation, axis=1)) / np.maximum(n - 1, 1) / n
 
 
 def steady_variance(variance: np.ndarray, n_samples: np.ndarray, n_pixels: int) -> np.ndarray:
