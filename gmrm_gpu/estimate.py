@@ -37,7 +37,8 @@ def sample_mean(
     values : (R, m) float. valid : (R, m) bool or None. n_samples : (R,) number of valid samples.
     clusters : sampling scheme. ``fixed`` and ``bernoulli``: the variance of a simple random sample without
         replacement. ``stratified``: half the mean squared difference of successive samples, which lie in neighbouring
-        blocks: too large by what neighbouring blocks differ more than the pixels of one. ``lines``: between segments of `length` samples, since those of one segment are neighbours.
+        blocks: too large by what neighbouring blocks differ more than the pixels of one. ``lines``: between segments
+        of `length` samples, since those of one segment are neighbours.
     """
     xp = backend.xp
     values = xp.astype(values, xp.float64)
