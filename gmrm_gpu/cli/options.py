@@ -333,7 +333,7 @@ def analysis_config(args: argparse.Namespace, **defaults: Any) -> AnalysisConfig
         section, _, name = key.partition(".")
         if value != AUTO or section != "mixture":
             base[section][name] = value
-    if given.get("mixture.n_components") == AUTO and "," in base["phases"]["phases"]:
+    if given.get("mixture.n_components") == AUTO and "," in (base["phases"]["phases"] or ""):
         # Named phases already say how many components there are.
         base["mixture"]["n_components"] = base["phases"]["phases"].count(",") + 1
     method = getattr(args, "method", None)
