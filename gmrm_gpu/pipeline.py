@@ -1,6 +1,6 @@
 """One movie analysed: the only place that joins reading and numerics.
 
-`Runner.run` is the core: R replicates of one sampling rate over all frames of a movie, fitted together or frame by frame.
+`Runner.run` is the core: R replicates of one sampling rate over all frames of a movie, fitted together or one by one.
 An analysis is one replicate whose fits and labels are kept; a study is many whose shares are kept.
 """
 

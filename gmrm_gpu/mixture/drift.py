@@ -14,7 +14,7 @@ from ..backend import Array, Backend
 from .design import TrendBasis
 from .moments import Moments
 
-STEP = (0.006, 0.003, 0.005)
+STEP = (0.006, 0.003, 0.0025)
 """Standard deviation of one frame's change of trend coefficients and offset (in standard deviations of the movie's
 grey levels), and of the contrast (relative)."""
 FIRST = (0.3, 0.3, 0.2)

@@ -27,7 +27,8 @@ _SAMPLES = 2.0
 """Samples a frame that the finest Gaussian should hold."""
 SHRINKAGE = 0.1
 """Samples that the coarser map is worth where it is fully mixed (impurity 1); more where it is purer."""
-_PUREST = 0.01
+PUREST = 0.01
+"""Impurity below which the coarser map is worth no more."""
 FLOOR = 0.01
 """Part of the widest map in the final prior."""
 DECAY, DECAY_PAST = 0.4, 0.6
@@ -49,11 +50,13 @@ class CellMaps:
     Attributes
     ----------
     shape : (height, width) of the frames, pixels. n_levels : widths of the Gaussian, each half the one before.
+    purest : `PUREST`, or 1 for maps that follow few samples as readily in pure regions as in mixed ones.
     """
 
     shape: tuple[int, int]
     n_levels: int
     backend: Backend
+    purest: float = PUREST
 
     @cached_property
     def cell_px(self) -> int:
@@ -133,7 +136,7 @@ class CellMaps:
             if number:
                 prior, widest = (xp.repeat(xp.repeat(a, 2, axis=-1), 2, axis=-2) for a in (prior, widest))
             impurity = 1.0 - xp.sum(prior * prior, axis=-3, keepdims=True)
-            worth = SHRINKAGE / xp.clip(impurity, _PUREST, 1.0)
+            worth = SHRINKAGE / xp.clip(impurity, self.purest, 1.0)
             prior = (level + worth * prior) / (xp.sum(level, axis=-3, keepdims=True) + worth)
             widest = widest if number else prior
         return (1.0 - FLOOR) * prior + FLOOR * widest

@@ -145,7 +145,7 @@ class MovieModel:
         labels = backend.asarray(np.repeat(rank.astype(np.uint8), self.n_frames, axis=0))
         best, posterior = self.reader.two_sided(chosen, labels)
         ways = [None] if pixel_weights is None else [None, backend.to_host(pixel_weights)]
-        shares = np.stack([self.reader.maps.pixel_shares(self.allowed, way) for way in ways], axis=1)
+        shares = np.stack([self.reader.past_maps.pixel_shares(self.allowed, way) for way in ways], axis=1)
         expected, means = self.reader.from_the_past(chosen, backend.asarray(shares))
         weighted = None if pixel_weights is None else means[:, :, 1]
         return MovieLabels(best, posterior, expected, means[:, :, 0], weighted)

@@ -59,12 +59,17 @@ class Reader:
         made = self.backend.zeros((self.theta.shape[0], k, *maps.grid))
         counts = []
         for part, prior in self._priors():
-            _, resp = self._resp(part, prior)
+            _, resp = self._resp(part, prior, self.maps)
             made[part, ...] = maps.deposit(maps.cells(self.rows.place_blocks(part)), resp)
             counts.append(_count(resp, xp))
         count = xp.reshape(xp.concat(counts, axis=0), self.now.weights.shape)
         self.now = replace(self.now, weights=frame_weights(count, self.now.alive, backend=self.backend))
         self.maps, self.deposits = maps, xp.reshape(made, (*self.now.weights.shape, *maps.grid))
+
+    @property
+    def past_maps(self) -> CellMaps:
+        """The maps of `from_the_past`, one level finer."""
+        return CellMaps(self.maps.shape, self.maps.n_levels + 1, self.backend, purest=1.0)
 
     def two_sided(self, foreground: Array, rank: Array) -> tuple[Array, Array]:
         """Label and probability of the foreground (R, T, m) from all other frames.
@@ -78,7 +83,7 @@ class Reader:
         n_rows = self.theta.shape[0]
         best, posterior = self.backend.zeros((n_rows, m), xp.uint8), self.backend.zeros((n_rows, m))
         for part, prior in self._priors():
-            _, resp = self._resp(part, prior)
+            _, resp = self._resp(part, prior, self.maps)
             posterior[part, :] = self._foreground(resp, foreground[part, :])
             likeliest = xp.reshape(unblock(xp.argmax(resp, axis=2), m, backend=self.backend), (-1, m))
             best[part, :] = xp.take_along_axis(rank[part, :], likeliest, axis=1)
@@ -88,7 +93,8 @@ class Reader:
     def from_the_past(self, foreground: Array, pixel_shares: Array) -> tuple[Array, Array]:
         """Going forward in time: what the frames before expect of the foreground.
 
-        Nothing of a frame's own samples enters its expectation: the assisted estimate is unbiased whatever it is.
+        Nothing of a frame's own samples enters its expectation: the assisted estimate is unbiased whatever it is. So
+        it may follow the samples more closely than a prior should, which makes the estimate narrower.
 
         Parameters
         ----------
@@ -98,22 +104,23 @@ class Reader:
         -------
         expected : (R, T, m) at the samples. means : (R, T, n) float64 over the cells.
         """
-        xp, n_frames, m = self.backend.xp, self.n_frames, self.rows.m
+        xp, n_frames, m, maps = self.backend.xp, self.n_frames, self.rows.m, self.past_maps
+        k = self.layout.n_components
         expected = self.backend.zeros((self.n_replicates, n_frames, m))
         means = self.backend.zeros((self.n_replicates, n_frames, pixel_shares.shape[1]), xp.float64)
-        for group in groups(self.n_replicates, max(m, self.maps.n_cells)):
-            held = xp.zeros_like(self.deposits[group, 0, ...])
+        for group in groups(self.n_replicates, max(m, maps.n_cells)):
+            held = self.backend.zeros((group.stop - group.start, k, *maps.grid))
             weights = frame_weights(0.0 * self.now.weights[group, 0, :], self.now.alive[group, :], backend=self.backend)
             for t in range(n_frames):
                 part = slice(group.start * n_frames + t, (group.stop - 1) * n_frames + t + 1, n_frames)
-                prior, chosen = self.maps.prior(held, weights), foreground[part, :]
-                at_samples, resp = self._resp(part, prior)
+                prior, chosen = maps.prior(held, weights), foreground[part, :]
+                at_samples, resp = self._resp(part, prior, maps)
                 expected[group, t, :] = self._foreground(at_samples, chosen)
                 share = xp.sum(prior * chosen[:, :, None, None], axis=1)
                 share = xp.astype(xp.reshape(share, (share.shape[0], -1)), xp.float64)
                 for i in range(pixel_shares.shape[1]):
                     means[group, t, i] = xp.sum(share * pixel_shares[:, i][None, :], axis=1)
-                held = DECAY_PAST * (held + self.maps.deposit(self._cells(part), resp))
+                held = DECAY_PAST * (held + maps.deposit(maps.cells(self.rows.place_blocks(part)), resp))
                 weights = frame_weights(_count(resp, xp), self.now.alive[group, :], backend=self.backend)
         return expected, means
 
@@ -125,13 +132,10 @@ class Reader:
         for part in groups(held.shape[0], max(self.rows.m, self.maps.n_cells)):
             yield part, self.maps.prior(held[part, ...], weights[part, :])
 
-    def _cells(self, part: slice) -> Array:
-        return self.maps.cells(self.rows.place_blocks(part))
-
-    def _resp(self, part: slice, prior: Array) -> tuple[Array, Array]:
+    def _resp(self, part: slice, prior: Array, maps: CellMaps) -> tuple[Array, Array]:
         """Prior at the samples and responsibilities (rows, blocks, K, n) of the rows of `part`."""
         samples = self.rows.samples(part, 1 + self.layout.n_terms)
-        at_samples = self.maps.at_samples(prior, self._cells(part))
+        at_samples = maps.at_samples(prior, maps.cells(self.rows.place_blocks(part)))
         samples = replace(samples, log_weights=log_prior(at_samples, self.backend.xp))
         return at_samples, e_step(samples, self.theta[part, :], self.layout, backend=self.backend)[2]
 
