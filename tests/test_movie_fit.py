@@ -85,7 +85,7 @@ def check_labels(labels, new, resp, z, f, positions, levels, order, weights_of_p
     after, _ = oracle.e_step(new, z, f, priors_of(positions, resp, new["weights"], levels))
     np.testing.assert_allclose(host(backend, labels.posterior)[0], after[..., bright], atol=1e-8)
     np.testing.assert_array_equal(host(backend, labels.best)[0], after.argmax(axis=2) == bright)
-    weights, past = np.full(2, 0.5), []
+    weights, past, levels = np.full(2, 0.5), [], levels + 1  # expectations come from maps one level finer
     everywhere = np.arange(ODD[0] * ODD[1])
     for t in range(len(z)):
         prior = oracle.prior_map(

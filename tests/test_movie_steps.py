@@ -167,5 +167,5 @@ def test_walk_equals_one_dense_system(backend, n_frames):
 
 def test_step_sizes_of_the_walk():
     step, first = walk_precision(2, 0.5, NUMPY64)
-    np.testing.assert_allclose(step**-0.5, 0.5 * np.array([0.006, 0.006, 0.003, 0.005]))
+    np.testing.assert_allclose(step**-0.5, 0.5 * np.array([0.006, 0.006, 0.003, 0.0025]))
     np.testing.assert_allclose(first**-0.5, [0.3, 0.3, 0.3, 0.2])

@@ -15,7 +15,7 @@ CELLS_PER_SD = 1.5
 SHRINKAGE, PUREST, FLOOR = 0.1, 0.01, 0.01
 DECAY, DECAY_PAST = 0.4, 0.6
 PSEUDO = 0.5
-STEP, FIRST, MOST_CONTRAST = (0.006, 0.003, 0.005), (0.3, 0.3, 0.2), 2.0
+STEP, FIRST, MOST_CONTRAST = (0.006, 0.003, 0.0025), (0.3, 0.3, 0.2), 2.0
 
 
 # -- maps ----------------------------------------------------------------------------------------------------------
@@ -56,7 +56,10 @@ def fading(maps, t, past):
 
 
 def prior_map(positions, resp, weights, shape, n_levels, t, past=False):
-    """(K, rows, columns) of the finest cells: prior of frame t from the other frames; weights (K,) of the frame."""
+    """(K, rows, columns) of the finest cells: prior of frame t from the other frames; weights (K,) of the frame.
+
+    From the `past` alone the coarser map is worth the same wherever it is, however pure.
+    """
     prior = widest = np.asarray(weights, dtype=np.float64)[:, None, None]
     for level in range(n_levels):
         made = [cell_map(p, w, shape, level, n_levels) for p, w in zip(positions, resp, strict=True)]
@@ -66,7 +69,7 @@ def prior_map(positions, resp, weights, shape, n_levels, t, past=False):
             at = (slice(None), 0, 0) if level == 0 else (slice(None), r // 2, c // 2)
             parent, first[:, r, c] = prior[at], widest[at]
             impurity = 1.0 - sum(p * p for p in parent)
-            worth = SHRINKAGE / min(max(impurity, PUREST), 1.0)
+            worth = SHRINKAGE / min(max(impurity, 1.0 if past else PUREST), 1.0)
             out[:, r, c] = (held[:, r, c] + worth * parent) / (held[:, r, c].sum() + worth)
         prior, widest = out, (out if level == 0 else first)
     return (1 - FLOOR) * prior + FLOOR * widest
