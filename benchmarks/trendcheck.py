@@ -22,7 +22,7 @@ CASES = [(d, k, {}) for d in ("easy", "mid", "hard") for k in (3, 4)] + [("easy"
 
 def config(n_components: int, trend: str) -> gg.AnalysisConfig:
     mixture = gg.MixtureConfig(n_components=n_components, trend=trend)
-    return gg.AnalysisConfig(mixture=mixture, correction=gg.CorrectionConfig(radius=0))
+    return gg.AnalysisConfig(mixture=mixture, correction=gg.CorrectionConfig(radius=0), method="paper")
 
 
 def error(share: np.ndarray, truth: np.ndarray) -> float:

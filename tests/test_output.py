@@ -251,7 +251,7 @@ def test_study_files(tmp_path, study):
     assert [(row["method"], row["rate"]) for row in table] == [
         (method, rate) for method in ("paper", "movie") for rate in ("0.1", "0.05")
     ]
-    assert list(table[0])[:5] == ["rate", "n_replicates", "avg_bias", "avg_width", "unit"]
+    assert list(table[0])[:6] == ["method", "rate", "n_replicates", "avg_bias", "avg_width", "unit"]
     assert {"avg_bias_truth", "rmse_truth"} <= set(table[0])
     curves = ["rate", "frame", "time_s", "reference", "mean", "p10", "p50", "p90", "unit", "truth"]
     assert list(rows_of(folder / "curves.csv")[0]) == curves

@@ -14,6 +14,7 @@ CONFIG = gg.AnalysisConfig(
     mixture=gg.MixtureConfig(n_components=3),
     phases=gg.PhaseConfig("separated"),
     correction=gg.CorrectionConfig(radius=0),
+    method="paper",
 )
 
 
