@@ -110,6 +110,22 @@ def test_a_crystal_grows_as_it_was_outlined_by_hand(crystal: Movie) -> None:
         assert (found & by_hand).sum() / (found | by_hand).sum() > 0.88
 
 
+def test_a_crystal_fitted_as_a_whole(crystal: Movie) -> None:
+    """No vote, one setting beside the size of the model; a tenth of the pixels says the same."""
+    config = gg.AnalysisConfig(
+        mixture=gg.MixtureConfig(n_components=2, trend="linear"),
+        phases=gg.PhaseConfig(polarity="dark"),
+        compute=gg.ComputeConfig(device="cpu"),
+    )
+    full, tenth = gg.analyze(crystal, config), gg.analyze(crystal, config, rate=0.1)
+    assert (np.diff(full.share) > 0).all()
+    assert np.abs(tenth.share - full.share).max() < 0.015
+    for t in OUTLINES:
+        by_hand = outlined(t, crystal.shape) & crystal.valid
+        found = foreground(full, t)
+        assert (found & by_hand).sum() / (found | by_hand).sum() > 0.87
+
+
 def test_burnt_in_white_takes_a_component_of_its_own(shared_data: Path, crystal: Movie) -> None:
     whole = gg.open_movie(real(shared_data, CRYSTAL), frames="0:2")
     assert (gg.analyze(whole, dark_on_bright(0)).share > 0.95).all()
