@@ -34,6 +34,8 @@ from .tally import Curves, Expected, Tally, TallySettings
 Progress = Callable[[int, int], None]
 FEW_SAMPLES = 5
 """Samples per parameter below which a fit is warned about."""
+LEAST_A_FRAME = 10
+"""Samples of a frame below which the method ``movie`` refuses: no interval from so few can be believed."""
 
 
 class Runner:
@@ -81,13 +83,18 @@ class Runner:
     def sampler(self, rate: float) -> Sampler:
         """Draws at `rate`; refuses a rate that gives a fit fewer samples than parameters."""
         sampler = Sampler(self.movie.shape, replace(self.config.sampling, rate=rate), self.movie.valid)
-        needed = self.config.mixture.n_parameters + 1
         held, where = self._samples_of_a_fit(sampler)
+        needed = self.config.mixture.n_parameters + 1
+        enough = needed * sampler.capacity / held / sampler.n_pixels
         if held < needed:
-            enough = needed * sampler.capacity / held / sampler.n_pixels
             raise InputError(
                 f"rate {rate:g} gives {count_of(held, 'sample')} {where}, but the model has {needed - 1} "
                 f"parameters; use a rate of at least {enough:.2g} or a smaller model"
+            )
+        if self.config.method == "movie" and sampler.capacity < min(LEAST_A_FRAME, sampler.n_pixels):
+            raise InputError(
+                f"rate {rate:g} gives {count_of(sampler.capacity, 'sample')} a frame, which says nothing of a frame; "
+                f"use a rate of at least {LEAST_A_FRAME / sampler.n_pixels:.2g}"
             )
         return sampler
 

@@ -10,7 +10,7 @@ import pytest
 
 import gmrm_gpu as gg
 from gmrm_gpu.config import ESTIMATORS, ComputeConfig, MixtureConfig, PhaseConfig, QuantityConfig, SamplingConfig
-from gmrm_gpu.errors import ConfigError, MemoryBudgetError
+from gmrm_gpu.errors import ConfigError, InputError, MemoryBudgetError
 from gmrm_gpu.frames import ArrayMovie
 from gmrm_gpu.pipeline import Runner
 from gmrm_gpu.results import FitStatus, StudyResult
@@ -98,6 +98,13 @@ def test_curve_is_a_pure_function_of_the_replicate(sim):
     alone = runner.run(0.05, np.array([1]))
     assert np.array_equal(together.smoothed[1:2], alone.smoothed)
     assert np.array_equal(together.smoothed_sd[1:2], alone.smoothed_sd)
+
+
+def test_a_rate_that_says_nothing_is_refused(sim):
+    with pytest.raises(InputError, match="8 samples a frame, which says nothing of a frame; use a rate of at least"):
+        gg.analyze(sim.movie, THREE, rate=0.001)
+    with pytest.raises(InputError, match="12 samples in all, but the model has 13 parameters"):
+        gg.analyze(gg.open_movie(sim.movie, frames="0:6"), THREE, rate=0.0002)
 
 
 def test_memory_is_refused_before_the_work(sim):
