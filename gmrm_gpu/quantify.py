@@ -1,4 +1,4 @@
-"""From labels to shares, areas and volumes (METHOD.md 8)."""
+"""What a share of the frame is worth: area and volume (METHOD.md 8)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 
-from .backend import Array, Backend
-from .classify import NOT_VISITED
 from .config import QuantityConfig
 from .errors import ConfigError
 from .results import Scale
@@ -40,23 +38,3 @@ def volume_weights(shape: tuple[int, int], quantity: QuantityConfig, pixel_size_
     y, x = np.indices(shape, dtype=np.float64)
     distance = np.abs((x if axis == "x" else y) - position) * size
     return (2 * math.pi * quantity.wedge_fraction * distance).reshape(-1)
-
-
-def count_share(labels: Array, foreground: int, *, backend: Backend) -> np.ndarray:
-    """(R,) share of the visited samples (R, m) whose label is the foreground; NaN where none was visited."""
-    return _weighted_share(labels, foreground, None, backend)
-
-
-def weighted_share(labels: Array, positions: Array, foreground: int, weights: Array, *, backend: Backend) -> np.ndarray:
-    """(R,) mean over visited samples of label x weight at its pixel (`volume_weights`, on the device)."""
-    xp = backend.xp
-    weight = xp.reshape(xp.take(weights, xp.reshape(positions, (-1,))), labels.shape)
-    return _weighted_share(labels, foreground, weight, backend)
-
-
-def _weighted_share(labels: Array, foreground: int, weight: Array | None, backend: Backend) -> np.ndarray:
-    xp = backend.xp
-    hit = xp.astype(labels == foreground, xp.float64)
-    visited = backend.to_host(xp.sum(xp.astype(labels != NOT_VISITED, xp.float64), axis=1))
-    total = backend.to_host(xp.sum(hit if weight is None else hit * weight, axis=1))
-    return np.where(visited > 0, total / np.maximum(visited, 1), np.nan)

@@ -28,7 +28,7 @@ ALLOWED = {
     "channels": {"config", "results", "backend", "philox", "frames", "sampling", "survey", "mixture", "classify"},
     "trendcheck": {"config", "results", "backend", "frames", "sampling", "survey", "mixture", "classify"},
     "correct": {"backend", "config", "results", "classify"},
-    "quantify": {"backend", "config", "results", "classify"},
+    "quantify": {"config", "results"},
     "estimate": {"backend", "config", "results"},
     "tally": {"backend", "config", "results", "classify", "correct", "estimate", "recorder", "sampling"},
     "synthetic": {"philox", "backend", "config", "frames"},

@@ -11,7 +11,8 @@ from oracle import quantify as oracle
 
 from gmrm_gpu.config import QuantityConfig
 from gmrm_gpu.errors import ConfigError
-from gmrm_gpu.quantify import count_share, make_scale, volume_weights, weighted_share
+from gmrm_gpu.estimate import sample_mean
+from gmrm_gpu.quantify import make_scale, volume_weights
 
 SHAPE = (9, 14)
 N = SHAPE[0] * SHAPE[1]
@@ -23,6 +24,21 @@ def sample(seed, rows=3, m=60, n_phases=3, padding=0.2):
     labels[rng.random((rows, m)) < padding] = 255
     positions = np.stack([rng.permutation(N)[:m] for _ in range(rows)]).astype(np.int32)
     return labels, positions
+
+
+def weighted_share(labels, positions, foreground, weights, *, backend):
+    """Mean over the visited samples of label times weight, as the curves take it."""
+    xp = backend.xp
+    labels, visited = backend.asarray(labels), backend.asarray(labels) != 255
+    weight = xp.reshape(xp.take(backend.asarray(weights), xp.reshape(backend.asarray(positions), (-1,))), labels.shape)
+    values = xp.astype(labels == foreground, xp.float64) * xp.astype(weight, xp.float64)
+    n = backend.to_host(xp.sum(xp.astype(visited, xp.int64), axis=1))
+    return sample_mean(values, visited, n, 10**9, "fixed", 1, backend=backend)[0]
+
+
+def count_share(labels, foreground, *, backend):
+    positions = np.zeros(labels.shape, dtype=np.int32)
+    return weighted_share(labels, positions, foreground, np.ones(1), backend=backend)
 
 
 @settings(max_examples=40, deadline=None)
