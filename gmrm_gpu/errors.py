@@ -31,3 +31,7 @@ class DeviceError(GmrmError, RuntimeError):
 
 class MemoryBudgetError(GmrmError, MemoryError):
     """Even one replicate does not fit into the memory budget."""
+
+
+class DeviceMemoryError(GmrmError, MemoryError):
+    """The device has no memory left for an array or a kernel; smaller blocks of replicates may fit."""
