@@ -1,0 +1,178 @@
+"""The fit stage: many mixtures from their samples in one launch (`kernels/fit.cu`, METHOD.md 2-4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...backend import Array
+from ...config import MixtureConfig
+from ...mixture.design import BLOCK
+from ...results import MixtureFit
+from ..source import KernelSource, shared_bytes
+from .launch import Device, Launch
+from .model import model_constants, n_sums, warp_sums
+
+CHUNK = 16384
+"""Samples a team's block adds up at a time, as in team.cuh."""
+TEAM_SAMPLES = 65536
+"""Fits of more samples are shared by a team of blocks."""
+_START_BLOCKS = 4
+_STARTS = {"quantile": 1, "spread": 2, "kmeans++": 3}
+_STATE_BYTES = 6144
+"""Room for the FitState of the largest model; the kernel checks it when it is compiled."""
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """How `n_fits` fits of `m` places each are launched.
+
+    Attributes
+    ----------
+    team_size : blocks that share a fit. n_teams : teams that work at the same time.
+    scratch_bytes : device memory beyond samples and parameters.
+    """
+
+    launch: Launch
+    n_fits: int
+    m: int
+    team_size: int
+    n_teams: int
+    scratch_bytes: int
+
+
+@dataclass(frozen=True)
+class FitArrays:
+    """Parameters of F fits on the device, grey levels, as in `MixtureFit`; weights, means, sigmas (F, K), coef (F, q)."""
+
+    weights: Array
+    means: Array
+    sigmas: Array
+    coef: Array
+    log_likelihood: Array
+    n_iter: Array
+    n_samples: Array
+    status: Array
+
+    @staticmethod
+    def empty(n_fits: int, mixture: MixtureConfig, device: Device) -> FitArrays:
+        """Memory for the parameters."""
+        k, q = mixture.n_components, mixture.n_terms
+        components = (device.empty((n_fits, k), np.float64) for _ in range(3))
+        return FitArrays(
+            *components,
+            device.empty((n_fits, q), np.float64),
+            device.empty((n_fits,), np.float64),
+            device.empty((n_fits,), np.int32),
+            device.empty((n_fits,), np.int32),
+            device.empty((n_fits,), np.uint8),
+        )
+
+    @staticmethod
+    def bytes_per_fit(mixture: MixtureConfig) -> int:
+        """Device memory of one fit's parameters."""
+        return 8 * (3 * mixture.n_components + mixture.n_terms + 1) + 9
+
+    def to_host(self, terms: tuple[tuple[int, int], ...], device: Device) -> MixtureFit:
+        """As a result with leading axis F."""
+        arrays = {name: device.to_host(getattr(self, name)) for name in self.__dataclass_fields__}
+        whole = {name: arrays[name].astype(np.int64) for name in ("n_iter", "n_samples")}
+        return MixtureFit(**{**arrays, **whole}, terms=terms)
+
+
+def fit_source(m: int, mixture: MixtureConfig, *, wide: bool) -> KernelSource:
+    """The instance of the kernel for fits of `m` places."""
+    subset = _subset_size(m)
+    constants = (
+        *model_constants(mixture, wide=wide),
+        ("TEAM", int(m > TEAM_SAMPLES)),
+        ("THREADS", _threads(m)),
+        ("SUBSET", subset),
+        ("SORT_ROOM", 1 << (subset - 1).bit_length()),
+        ("N_STARTS", len(mixture.starts)),
+        ("STARTS", ",".join(str(_STARTS[name]) for name in mixture.starts)),
+        ("FIT_STATE_BYTES", _STATE_BYTES),
+    )
+    return KernelSource("fit", "fit.cu", constants)
+
+
+def plan_fit(n_fits: int, m: int, mixture: MixtureConfig, *, wide: bool, resident_blocks: int | None = None) -> FitPlan:
+    """The launch of `n_fits` fits of `m` places.
+
+    resident_blocks : of this kernel on the whole device, for fits of more than `TEAM_SAMPLES` places; how many blocks
+        share a fit does not change its bits.
+    """
+    source, threads = fit_source(m, mixture, wide=wide), _threads(m)
+    subset = _subset_size(m)
+    memory = shared_bytes(
+        _STATE_BYTES,
+        8 * n_sums(mixture),
+        8 * (threads // 32) * (warp_sums(mixture) + 1),
+        8 * (threads + 1),
+        4 * threads,
+        (8 if wide else 4) * subset,
+        4 << (subset - 1).bit_length(),
+    )
+    if m <= TEAM_SAMPLES:
+        return FitPlan(Launch(source, n_fits, threads, memory), n_fits, m, 1, n_fits, 0)
+    n_chunks = -(-m // CHUNK)
+    resident = resident_blocks or n_chunks
+    team_size = min(n_chunks, resident)
+    n_teams = max(1, min(n_fits, resident // team_size))
+    scratch = n_teams * (2 * n_chunks * n_sums(mixture) * 8 + 4)
+    return FitPlan(
+        Launch(source, n_teams * team_size, threads, memory, cooperative=True), n_fits, m, team_size, n_teams, scratch
+    )
+
+
+def run_fit(
+    plan: FitPlan,
+    words: Array,
+    shape: tuple[int, int],
+    mixture: MixtureConfig,
+    *,
+    streams: Array,
+    sigma_floor: float,
+    out: FitArrays,
+    device: Device,
+) -> None:
+    """Fit words (F, m); streams (F, K) uint32 of the k-means++ start; sigma_floor in grey levels."""
+    n_chunks = -(-plan.m // CHUNK) if plan.team_size > 1 or plan.m > TEAM_SAMPLES else 0
+    arrived = device.zeros((plan.n_teams if n_chunks else 1,), np.uint32)
+    partials = device.empty((plan.n_teams * 2 * n_chunks * n_sums(mixture) or 1,), np.float64)
+    plan.launch.run(
+        device,
+        (
+            words,
+            np.int64(plan.n_fits),
+            np.int64(plan.m),
+            np.int32(shape[0]),
+            np.int32(shape[1]),
+            streams,
+            np.float64(sigma_floor if mixture.sigma_floor is None else mixture.sigma_floor),
+            np.float64(mixture.trend_prior or 0.0),
+            np.float64(mixture.tol),
+            np.int32(mixture.max_iter),
+            np.int32(mixture.n_start_iter),
+            np.int32(mixture.schedule == "fast"),
+            np.int32(plan.team_size),
+            arrived,
+            partials,
+            *(getattr(out, name) for name in out.__dataclass_fields__),
+        ),
+    )
+
+
+def _threads(m: int) -> int:
+    """Threads of a block: few, for reducing the sums over more costs as much as the pass; a multiple of 32."""
+    if m <= BLOCK:
+        return 32
+    return 64 if m <= 1024 else 128 if m <= 4096 else 256
+
+
+def _subset_size(m: int) -> int:
+    """Samples that starts are compared on, an even subset in blocks as `Samples.subset` takes."""
+    n_blocks = -(-m // BLOCK)
+    stride = max(1, n_blocks // _START_BLOCKS)
+    return -(-n_blocks // stride) * -(-m // n_blocks)
