@@ -159,8 +159,12 @@ def probe_gpu(number: int = 0) -> tuple[bool, str]:
     except Exception as error:
         return False, f"CuPy does not load ({_one_line(error)}); {_INSTALL_GPU}"
     try:
-        if cupy.cuda.runtime.getDeviceCount() <= number:
-            return False, f"there is no CUDA device {number}"
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        return False, f"CUDA does not start ({_one_line(error)}); install or update NVIDIA's driver"
+    if count <= number:
+        return False, f"there is no GPU {number}; GPUs on this machine: {count}, counted from 0"
+    try:
         with cupy.cuda.Device(number):
             x = cupy.zeros(1, dtype=cupy.int32)
             source = 'extern "C" __global__ void probe(int* x) { x[0] = 42; }'

@@ -18,9 +18,14 @@ ALLOWED = {
     "backend": set(),
     "philox": {"backend"},
     "engines": {"config", "results", "backend", "philox", "sampling", "mixture", "classify", "correct", "quantify"},
-    "engines.fused": {"backend", "engines.nvrtc"},
+    "engines.fused": {
+        *("backend", "config", "results", "philox", "sampling", "mixture", "classify", "correct"),
+        *("engines.source", "engines.nvrtc", "engines.device"),
+    },
+    "engines.device": {"backend", "engines.source", "engines.nvrtc", "engines.fused.launch"},
+    "engines.nvrtc": {"engines.source"},
+    "engines.source": set(),
     "engines.compiled": {"backend"},
-    "engines.nvrtc": set(),
     "frames": {"config"},
     "sampling": {"philox", "backend", "config"},
     "mixture": {"backend", "config", "results", "philox"},
@@ -46,7 +51,7 @@ ALLOWED = {
     "output": {"results", "config", "report"},
     "cli": {
         *("config", "results", "pipeline", "selection", "planning", "study", "live", "report", "output"),
-        *("frames", "synthetic", "backend", "sampling", "trendcheck"),
+        *("frames", "synthetic", "backend", "sampling", "trendcheck", "engines.device", "engines.nvrtc"),
     },
     "__main__": {"cli"},
     "__init__": set(),
@@ -55,6 +60,7 @@ ALLOWED = {
 ONLY_IN = {
     "array_api_compat": ("backend",),
     "cupy": ("backend", "engines"),
+    "cuda": ("engines.nvrtc",),
     "numba": ("engines.compiled",),
     "matplotlib": ("report",),
     "jinja2": ("report",),

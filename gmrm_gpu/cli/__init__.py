@@ -82,7 +82,8 @@ def _execute(args: argparse.Namespace) -> None:
     module, _, function = args.run.partition(":")
     command: Callable[[argparse.Namespace, Any], None] = getattr(import_module(module, __name__), function)
     console = Console(quiet=args.quiet)
-    command(args, console)
+    with console.listening():
+        command(args, console)
     console.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,19 @@ class Console:
             for text in self._notes:
                 self._write(text)
 
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Make notes of what the package logs, such as the compilation of kernels at their first use."""
+        logger, handler = logging.getLogger(__name__.partition(".")[0]), _Notes(self)
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
     @staticmethod
     def _write(text: str) -> None:
         print(f"gmrm-gpu: {text}", file=sys.stderr)
@@ -56,6 +70,15 @@ class Console:
                 bar.update(done - bar.n)
 
             yield show
+
+
+class _Notes(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.note(record.getMessage())
 
 
 def number(value: float) -> str:

@@ -283,5 +283,6 @@ def _doctor(commands: Any) -> None:
         "doctor",
         ".doctor:run_doctor",
         "versions, devices, and why there is no GPU",
-        "Show versions, cores, memory and devices, why no GPU is used, and how to install what is missing.",
+        "Show versions, cores, memory and devices, why no GPU is used, and how to install what is missing. On each GPU "
+        "a kernel is compiled and run.",
     )

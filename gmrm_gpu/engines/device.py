@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..backend import Array
 from ..errors import DeviceError, DeviceMemoryError
-from .fused.launch import Device
 from .nvrtc import Compiler, choose_arch, compile_kernel, find_compiler
 from .source import KernelSource, shared_bytes
+
+if TYPE_CHECKING:
+    from .fused.launch import Device
 
 ALWAYS_ALLOWED = 48 * 1024
 """Bytes of shared memory that a block may have without being asked for by an attribute."""
