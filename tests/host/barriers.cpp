@@ -1,0 +1,137 @@
+// Barriers of a block, collectives of a warp, fences: where fibers wait for each other, and the rules they must keep.
+#include <stdio.h>
+
+#include "state.h"
+
+namespace {
+
+const char* const WARP_OPS[] = {"__syncwarp",       "__shfl_sync",    "__shfl_xor_sync",
+                                "__shfl_down_sync", "__shfl_up_sync", "a vote"};
+
+void complete_barrier(Block& block, int op) {
+    block.result = op == BARRIER_COUNT ? block.counted
+                   : op == BARRIER_AND ? block.counted == block.threads
+                                       : block.counted > 0;
+    block.waiting = block.counted = 0;
+    block.generation++;
+    for (int i = 0; i < engine.n_warps; i++) {
+        Warp& warp = engine.warps[i];
+        if (warp.block != &block) continue;
+        warp.at_barrier = 0;
+        wake(warp, ALL_LANES);
+    }
+    engine.chosen = nullptr;
+}
+
+void check_barrier(const Fiber* self, int op, int line) {
+    const Warp& warp = *self->warp;
+    const Block& block = *warp.block;
+    if (block.exited)
+        fail(self, "divergent barrier: %d threads of the block have ended without it", block.exited);
+    if (warp.wanted >> self->lane & 1)
+        fail(self, "divergent barrier: lanes 0x%08x of the warp wait for this one in a warp collective", warp.waiting);
+    if (block.waiting && (block.op != op || block.line != line))
+        fail(self, "divergent barrier: %d threads of the block wait at another one, in line %d", block.waiting,
+             block.line);
+}
+
+void check_collective(const Fiber* self) {
+    const Warp& warp = *self->warp;
+    u32 mask = self->mask, others = warp.waiting & mask;
+    const char* name = WARP_OPS[self->op];
+    if (!(mask >> self->lane & 1)) fail(self, "%s: the lane is not in its own mask 0x%08x", name, mask);
+    if (mask & warp.exited) fail(self, "%s: missing lanes 0x%08x have ended", name, mask & warp.exited);
+    if (mask & warp.at_barrier)
+        fail(self, "%s: missing lanes 0x%08x wait at a barrier of the block", name, mask & warp.at_barrier);
+    if ((warp.wanted >> self->lane & 1) && !others)
+        fail(self, "%s: lanes 0x%08x wait for this one in another collective", name, warp.waiting);
+    if (!others) return;
+    const Fiber& other = warp.fibers[__builtin_ctz(others)];
+    if (other.op != self->op || other.line != self->line || other.mask != mask)
+        fail(self, "%s: missing lanes: 0x%08x wait in %s of line %d", name, others, WARP_OPS[other.op], other.line);
+}
+
+// The lane whose value `lane` gets; its own where CUDA says so.
+int source_lane(const Fiber& fiber) {
+    const Warp& warp = *fiber.warp;
+    int lane = fiber.lane, arg = warp.arg[lane], width = warp.width[lane], first = lane & ~(width - 1);
+    if (width < 1 || width > WARP || (width & (width - 1))) fail(&fiber, "a shuffle of width %d", width);
+    if (arg < 0 || arg >= (fiber.op == SHUFFLE ? width : WARP))
+        fail(&fiber, "%s: lane or distance %d is out of range for width %d", WARP_OPS[fiber.op], arg, width);
+    int from = fiber.op == SHUFFLE       ? first + arg
+               : fiber.op == SHUFFLE_XOR ? lane ^ arg
+               : fiber.op == SHUFFLE_UP  ? lane - arg
+                                         : lane + arg;
+    if (from >= first + width || (fiber.op == SHUFFLE_UP && from < first)) from = lane;
+    if (!(fiber.mask >> from & 1)) fail(&fiber, "%s: reads lane %d, which is not in the mask", WARP_OPS[fiber.op], from);
+    return from;
+}
+
+void complete_collective(Warp& warp, int op, u32 mask) {
+    u64 ballot = 0;
+    for (u32 left = mask; left; left &= left - 1) {
+        int lane = __builtin_ctz(left);
+        if (op == BALLOT) ballot |= warp.value[lane] << lane;
+        else if (op != SYNC_WARP) warp.result[lane] = warp.value[source_lane(warp.fibers[lane])];
+    }
+    for (u32 left = mask; left && op == BALLOT; left &= left - 1) warp.result[__builtin_ctz(left)] = ballot;
+    warp.waiting &= ~mask;
+    warp.wanted &= ~mask;
+    wake(warp, mask);
+}
+
+}  // namespace
+
+extern "C" int host_barrier(int op, int predicate, int line) {
+    Fiber* self = engine.running;
+    Block& block = *self->warp->block;
+    self->line = line;
+    check_barrier(self, op, line);
+    block.op = op;
+    block.line = line;
+    block.counted += predicate;
+    char* sync = &block.sync[block.generation % 2];
+    sync_release(sync);
+    if (++block.waiting == block.threads) complete_barrier(block, op);
+    else self->warp->at_barrier |= 1u << self->lane;
+    suspend();
+    sync_acquire(sync);
+    return block.result;
+}
+
+// Only __syncwarp orders memory; shuffles and votes do not, on the device as here.
+extern "C" unsigned long long host_warp(int op, u32 mask, u64 value, int arg, int width, int line) {
+    Fiber* self = engine.running;
+    Warp& warp = *self->warp;
+    int lane = self->lane;
+    self->op = op;
+    self->line = line;
+    self->mask = mask;
+    check_collective(self);
+    warp.value[lane] = value;
+    warp.arg[lane] = arg;
+    warp.width[lane] = width;
+    warp.waiting |= 1u << lane;
+    warp.wanted |= mask;
+    char* sync = &warp.sync[warp.passed[lane] % 2];
+    if (op == SYNC_WARP) warp.passed[lane]++, sync_release(sync);
+    if ((warp.waiting & mask) == mask) complete_collective(warp, op, mask);
+    suspend();
+    if (op == SYNC_WARP) sync_acquire(sync);
+    return warp.result[lane];
+}
+
+extern "C" void host_yield(int line) {
+    Fiber* self = engine.running;
+    self->line = line;
+    self->warp->spinning |= 1u << self->lane;
+    suspend();
+}
+
+// Every fence is ordered with every earlier one: more than the device promises, but a missing fence shows.
+extern "C" void host_fence(int whole_device, int line) {
+    char* sync = whole_device ? &engine.fence : &engine.running->warp->block->fence;
+    sync_release(sync);
+    if (whole_device) host_yield(line);
+    sync_acquire(sync);
+}
