@@ -11,6 +11,7 @@ from ...config import MixtureConfig
 from ...mixture.design import BLOCK
 from ...results import MixtureFit
 from ..source import KernelSource, shared_bytes
+from .draw import seed_words
 from .launch import Device, Launch
 from .model import model_constants, n_sums, warp_sums
 
@@ -88,6 +89,7 @@ def fit_source(m: int, mixture: MixtureConfig, *, wide: bool) -> KernelSource:
         *model_constants(mixture, wide=wide),
         ("TEAM", int(m > TEAM_SAMPLES)),
         ("THREADS", _threads(m)),
+        ("MIN_BLOCKS", _resident_threads(mixture) // _threads(m)),
         ("SUBSET", subset),
         ("SORT_ROOM", 1 << (subset - 1).bit_length()),
         ("N_STARTS", len(mixture.starts)),
@@ -126,18 +128,33 @@ def plan_fit(n_fits: int, m: int, mixture: MixtureConfig, *, wide: bool, residen
     )
 
 
+@dataclass(frozen=True)
+class FitKeys:
+    """Which replicates and frames the fits belong to, for the random numbers of their starts.
+
+    Attributes
+    ----------
+    seed, rate : of the sampling. replicates (R,), frames (T,) : their numbers, uint32 on the device.
+    """
+
+    seed: int
+    rate: float
+    replicates: Array
+    frames: Array
+
+
 def run_fit(
     plan: FitPlan,
     words: Array,
     shape: tuple[int, int],
     mixture: MixtureConfig,
     *,
-    streams: Array,
+    keys: FitKeys,
     sigma_floor: float,
     out: FitArrays,
     device: Device,
 ) -> None:
-    """Fit words (F, m); streams (F, K) uint32 of the k-means++ start; sigma_floor in grey levels."""
+    """Fit words (R, T, m), F = R T fits; sigma_floor in grey levels."""
     n_chunks = -(-plan.m // CHUNK) if plan.team_size > 1 or plan.m > TEAM_SAMPLES else 0
     arrived = device.zeros((plan.n_teams if n_chunks else 1,), np.uint32)
     partials = device.empty((plan.n_teams * 2 * n_chunks * n_sums(mixture) or 1,), np.float64)
@@ -149,7 +166,10 @@ def run_fit(
             np.int64(plan.m),
             np.int32(shape[0]),
             np.int32(shape[1]),
-            streams,
+            *(np.uint32(word) for word in seed_words(keys.seed, keys.rate)),
+            keys.replicates,
+            keys.frames,
+            np.int64(keys.frames.shape[0]),
             np.float64(sigma_floor if mixture.sigma_floor is None else mixture.sigma_floor),
             np.float64(mixture.trend_prior or 0.0),
             np.float64(mixture.tol),
@@ -165,10 +185,15 @@ def run_fit(
 
 
 def _threads(m: int) -> int:
-    """Threads of a block: few, for reducing the sums over more costs as much as the pass; a multiple of 32."""
-    if m <= BLOCK:
-        return 32
-    return 64 if m <= 1024 else 128 if m <= 4096 else 256
+    """Threads of a block: few, for reducing the sums over more costs as much as the pass, and while one warp of a block
+    takes the M-step, the other blocks of a multiprocessor have work for it."""
+    return 32 if m <= BLOCK else 64 if m <= 2 * BLOCK else 128
+
+
+def _resident_threads(mixture: MixtureConfig) -> int:
+    """Threads that a multiprocessor of 65,536 registers should hold: what the accumulators leave room for."""
+    sums = warp_sums(mixture)
+    return 256 if sums > 96 else 384 if sums > 32 else 512
 
 
 def _subset_size(m: int) -> int:

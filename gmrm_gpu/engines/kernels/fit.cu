@@ -63,8 +63,8 @@ __device__ __forceinline__ void short_step(int number, Block& block) {
 }
 
 // Runs every start a few passes on the subset; state->theta is then the best point seen by any of them.
-__device__ __forceinline__ void choose_start(const Word* subset, int size, const u32* stream, float* sorted,
-                                             SeedingWork seeding, const Settings& settings, Block& block) {
+__device__ __forceinline__ void choose_start(const Word* subset, int size, float* sorted, SeedingWork seeding,
+                                             const Settings& settings, Block& block) {
     const int kinds[N_STARTS] = {STARTS};
     FitState* state = block.state;
     int room = 1;
@@ -82,7 +82,7 @@ __device__ __forceinline__ void choose_start(const Word* subset, int size, const
     count = 0;
     for (int w = 0; w < n_warps(); ++w) count += seeding.below[w];
     __syncthreads();
-    for (int s = 0; s < N_STARTS; ++s) start_means(kinds[s], sorted, count, stream, seeding, state->means + s * K);
+    for (int s = 0; s < N_STARTS; ++s) start_means(kinds[s], sorted, count, state->stream, seeding, state->means + s * K);
     if (threadIdx.x == 0) state->best_value = -1.7e308;
     for (int s = 0; s < N_STARTS; ++s) {
         if (warp_id() == 0) {
@@ -220,13 +220,13 @@ __device__ __forceinline__ void write_fit(i64 f, const FitState* state, const Fi
     out.status[f] = u8(status);
 }
 
-// words (F, m). streams (F, K) random words of the k-means++ start. team_size blocks share a fit; arrived (teams) zero and
-// partials (teams, 2, n_chunks, N_SUMS) are theirs.
-extern "C" __global__ __launch_bounds__(THREADS) void fit(
-    const Word* words, i64 n_fits, i64 m, int height, int width, const u32* streams, double sigma_floor,
-    double trend_prior, double tol, int max_iter, int n_start_iter, int joint, int team_size, u32* arrived,
-    double* partials, double* weights, double* means, double* sigmas, double* coef, double* log_likelihood, int* n_iter,
-    int* n_samples, u8* status) {
+// words (F, m); fit f is frame f % n_frames of replicate f / n_frames, whose numbers are in frames (n_frames) and
+// replicates. team_size blocks share a fit; arrived (teams) zero and partials (teams, 2, n_chunks, N_SUMS) are theirs.
+extern "C" __global__ __launch_bounds__(THREADS, MIN_BLOCKS) void fit(
+    const Word* words, i64 n_fits, i64 m, int height, int width, u32 seed_low, u32 seed_high, u32 rate,
+    const u32* replicates, const u32* frames, i64 n_frames, double sigma_floor, double trend_prior, double tol,
+    int max_iter, int n_start_iter, int joint, int team_size, u32* arrived, double* partials, double* weights,
+    double* means, double* sigmas, double* coef, double* log_likelihood, int* n_iter, int* n_samples, u8* status) {
     SHARED_MEMORY(memory);
     Carver carve(memory);
     Settings settings{height, width, sigma_floor, trend_prior, tol, max_iter, n_start_iter, joint != 0};
@@ -243,9 +243,14 @@ extern "C" __global__ __launch_bounds__(THREADS) void fit(
     if (TEAM) block.team.partials = partials + team * 2 * n_chunks(m) * N_SUMS;
     for (i64 f = team; f < n_fits; f += n_teams) {
         const Word* mine = words + f * m;
+        if (threadIdx.x < 2) {
+            Words4 drawn = stream_words({seed_low, seed_high, rate}, replicates[f / n_frames], frames[f % n_frames],
+                                        STREAM_START, threadIdx.x);
+            for (int i = 0; i < 4; ++i) block.state->stream[4 * threadIdx.x + i] = drawn.word[i];
+        }
         if (prepare(mine, m, settings, block)) {
             int size = take_subset(mine, m, subset);
-            choose_start(subset, size, streams + f * K, sorted, seeding, settings, block);
+            choose_start(subset, size, sorted, seeding, settings, block);
             converge(mine, m, settings, block);
         }
         if (warp_id() == 0 && block.team.rank == 0) write_fit(f, block.state, out);

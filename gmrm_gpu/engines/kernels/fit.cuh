@@ -1,5 +1,6 @@
 // What one fit keeps in shared memory, and its passes.
 #pragma once
+#include "philox.cuh"
 #include "starts.cuh"
 #include "team.cuh"
 
@@ -13,6 +14,7 @@ struct FitState {
     double n, centre, scale, floor, pull;
     int phase, quiet, n_iter, ended;  // ended: -1 while it runs, else a status
     double means[N_STARTS * K];
+    u32 stream[8];  // random words of the k-means++ start
     double extent[4];  // samples, sum of values, lowest, highest
     Units units;
     Densities at;
