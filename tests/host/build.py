@@ -84,7 +84,8 @@ def compiler_version() -> str:
 
 def compiled(suffix: str, text: str, flags: tuple[str, ...], inputs: tuple[Path, ...] = ()) -> Path:
     """The file g++ makes of `text` with `flags`, after `inputs`; taken from the cache where it is there."""
-    parts = [compiler_version(), text, *flags, *(path.name for path in inputs)]
+    headers = (line for name in HEADERS for line in read(name))
+    parts = [compiler_version(), *headers, text, *flags, *(path.name for path in inputs)]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     path = cache_folder() / f"{digest}{suffix}"
     if path.exists():
@@ -104,8 +105,7 @@ def compiled(suffix: str, text: str, flags: tuple[str, ...], inputs: tuple[Path,
 @functools.cache
 def engine_object(sanitize: str, extra: tuple[str, ...] = ()) -> Path:
     """The fiber engine, without instrumentation, as an object file."""
-    text = "".join(f'#line 1 "{name}"\n' + (FOLDER / name).read_text("utf-8") for name in ENGINE)
-    text += "".join(f"// {name}\n" + "".join(f"// {line}\n" for line in read(name)) for name in HEADERS)
+    text = "".join("\n".join([f'#line 1 "{name}"', *read(name), ""]) for name in ENGINE)
     return compiled(".o", text, (*COMMON, "-O2", "-c", *DEFINED[sanitize], *extra))
 
 
@@ -124,3 +124,16 @@ def kernel_library(source: Source, extra: tuple[str, ...] = ()) -> Path:
     """A shared library with the kernel and the engine, for `ctypes`."""
     flags = (*COMMON, *KERNEL, *machine_flags(), "-shared")
     return compiled(".so", kernel_text(source), flags, (engine_object("plain", extra),))
+
+
+@functools.cache
+def replay_object() -> Path:
+    """The main function of `kernel_program`."""
+    return compiled(".o", "\n".join(read("replay.cpp")), (*COMMON, "-O1", "-c"))
+
+
+def kernel_program(source: Source, sanitize: str) -> Path:
+    """An executable that runs one launch of a sanitized kernel, see replay.cpp."""
+    inputs = (engine_object(sanitize), replay_object())
+    flags = (*COMMON, *KERNEL, *machine_flags(), *INSTRUMENT[sanitize])
+    return compiled("", kernel_text(source), flags, inputs)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import build
+from . import build, replay
 
 SCHEDULES = {"order": 0, "reverse": 1, "random": 2}
 GUARD_BYTES, ALIGNMENT, CANARY = 256, 256, 0xA5
@@ -130,16 +130,23 @@ class HostKernel:
                 raise RuntimeError(f"kernel {self.source.name}: something was written outside of argument {i}")
 
     def run(self, record: LaunchRecord, args: tuple) -> None:
+        """Run it here, or sanitized in a process of its own."""
+        fault = Fault()
+        if self.device.sanitize == "plain":
+            failed = self.run_here(record, args, fault)
+        else:
+            failed = replay.run(self.source, self.device.sanitize, record, args, fault)
+        if failed:
+            raise RuntimeError(fault_text(self.source, fault))
+
+    def run_here(self, record: LaunchRecord, args: tuple, fault: Fault) -> bool:
         values = [ctypes.c_void_p(address(a)) if a is None or isinstance(a, np.ndarray) else a for a in args]
         cells = [v if isinstance(v, ctypes.c_void_p) else np.array(v).reshape(1) for v in values]
         pointers = [ctypes.addressof(c) if isinstance(c, ctypes.c_void_p) else c.ctypes.data for c in cells]
-        fault = Fault()
+        table = (ctypes.c_void_p * max(len(pointers), 1))(*pointers)
         with LOCK:
-            failed = library(self.source, self.device.build_flags).host_run(
-                (ctypes.c_void_p * max(len(pointers), 1))(*pointers), ctypes.byref(record), ctypes.byref(fault)
-            )
-        if failed:
-            raise RuntimeError(fault_text(self.source, fault))
+            run = library(self.source, self.device.build_flags).host_run
+            return bool(run(table, ctypes.byref(record), ctypes.byref(fault)))
 
 
 def address(array: np.ndarray | None) -> int | None:
@@ -179,7 +186,8 @@ class HostDevice:
 
     Parameters
     ----------
-    sanitize : "plain"; "asan" and "tsan" are to come.
+    sanitize : "plain", or "asan" (AddressSanitizer and UBSan) or "tsan" (ThreadSanitizer): each launch then runs in
+        an executable built so, a `RuntimeError` carries the report, and `__device__` variables do not outlast it.
     schedule : "order", "reverse" or "random:SEED": who goes on where threads wait for each other, and in which order
         the blocks of a launch come.
     blocks : what `resident_blocks` answers.

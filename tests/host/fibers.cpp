@@ -164,9 +164,9 @@ bool open_blocks(const int* numbers, int n) {
 void close_blocks() {
     for (int b = 0; b < engine.n_blocks; b++) shared_close(engine.blocks[b]);
     for (int i = 0; i < engine.n_fibers; i++) sanitized_end(engine.fibers[i].sanitized);
-    free(engine.blocks);
-    free(engine.warps);
-    free(engine.fibers);
+    memory_release(engine.blocks);
+    memory_release(engine.warps);
+    memory_release(engine.fibers);
 }
 
 void run_blocks(const int* numbers, int n) {

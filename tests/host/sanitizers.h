@@ -4,6 +4,7 @@
 // them: a switch between fibers does not. So two accesses that nothing orders are reported whatever the schedule was.
 #pragma once
 #include <stddef.h>
+#include <stdlib.h>
 
 struct Sanitized {
     void* fake_stack = nullptr;  // AddressSanitizer
@@ -32,6 +33,7 @@ inline void sanitized_enter(Sanitized& self, Sanitized* back) {
 }
 inline void memory_forbid(void* start, size_t bytes) { __asan_poison_memory_region(start, bytes); }
 inline void memory_allow(void* start, size_t bytes) { __asan_unpoison_memory_region(start, bytes); }
+inline void memory_release(void* start) { free(start); }
 inline void sync_release(void*) {}
 inline void sync_acquire(void*) {}
 
@@ -48,6 +50,7 @@ inline void sanitized_leave(Sanitized&, Sanitized& to, bool) {
 inline void sanitized_enter(Sanitized&, Sanitized*) {}
 inline void memory_forbid(void*, size_t) {}
 inline void memory_allow(void*, size_t) {}
+inline void memory_release(void*) {}  // nothing orders its threads with the next block; the process ends soon
 inline void sync_release(void* place) { __tsan_release(place); }
 inline void sync_acquire(void* place) { __tsan_acquire(place); }
 
@@ -61,6 +64,7 @@ inline void sanitized_leave(Sanitized&, Sanitized&, bool) {}
 inline void sanitized_enter(Sanitized&, Sanitized*) {}
 inline void memory_forbid(void*, size_t) {}
 inline void memory_allow(void*, size_t) {}
+inline void memory_release(void* start) { free(start); }
 inline void sync_release(void*) {}
 inline void sync_acquire(void*) {}
 

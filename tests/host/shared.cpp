@@ -65,7 +65,7 @@ void shared_open(Block& block) {
 void shared_close(Block& block) {
     if (!engine.fault->message[0]) check_zones(block, nullptr);
     memory_allow(block.shared, rounded(engine.launch.shared_bytes) + (MAX_GUARDS + 2) * RED);
-    free(block.shared);
+    memory_release(block.shared);
 }
 
 extern "C" unsigned char* host_shared() { return engine.running->warp->block->shared; }
