@@ -25,7 +25,7 @@ from .source import KernelSource
 OPTIONS = ("--std=c++17", "--ftz=true", "--prec-div=false", "--fmad=true", "--ptxas-options=-v")
 """No fast-math as a whole: square roots, and the built-in functions that are not asked for by name, stay accurate."""
 
-FOLDERS = ("cu*/lib", "cuda_nvrtc/lib", "lib64", "lib", "cu*/bin/*", "cuda_nvrtc/bin", "bin", "bin/x64")
+FOLDERS = ("cu*/lib", "lib64", "lib", "cu*/bin", "cu*/bin/*", "bin", "bin/x64")
 """Where wheels (CUDA 13, then 12) and toolkits keep the library."""
 
 INSTALL = "pip install 'gmrm-gpu[cuda13]' (or cuda12, to match the driver)"
