@@ -31,6 +31,30 @@ class Draw:
     n_samples: np.ndarray
 
 
+@dataclass(frozen=True)
+class DrawLayout:
+    """What a draw is computed from besides its keys, for engines that compute it themselves.
+
+    Attributes
+    ----------
+    scheme : ``"full"`` or as configured. n : positions (``lines``: row segments) that are permuted.
+    rows, columns : ``stratified``: the grid; ``lines``: places of a segment, and segments of a row; else 1.
+    first_count, thresholds : ``bernoulli``: the count is the first plus how many thresholds (uint64) a word reaches.
+    table : int32 positions of the allowed pixels, or with ``stratified`` and ``lines`` (height, width) bool whether a
+        pixel is allowed; None: all are.
+    padded : whether some places of a row may not count.
+    """
+
+    scheme: str
+    n: int
+    rows: int = 1
+    columns: int = 1
+    first_count: int = 0
+    thresholds: np.ndarray | None = None
+    table: np.ndarray | None = None
+    padded: bool = False
+
+
 class Sampler:
     """Draws visited pixels of frames of one movie.
 
@@ -76,6 +100,26 @@ class Sampler:
         if scheme == "stratified":
             return self._grid[0] * self._grid[1]
         return self._n_segments * -(-self.shape[1] // self._segments_per_row)
+
+    @cached_property
+    def layout(self) -> DrawLayout:
+        """What `draw` computes from."""
+        if self.is_full:
+            return DrawLayout("full", self.n_pixels, table=self._allowed_index)
+        scheme = self.config.scheme
+        if scheme == "fixed":
+            return DrawLayout(scheme, self.n_pixels, table=self._allowed_index)
+        if scheme == "bernoulli":
+            first, thresholds = self._binomial
+            table = self._allowed_index
+            return DrawLayout(scheme, self.n_pixels, first_count=first, thresholds=thresholds, table=table, padded=True)
+        if scheme == "stratified":
+            rows, columns = self._grid
+            padded = self.allowed is not None
+            return DrawLayout(scheme, rows * columns, rows, columns, table=self.allowed, padded=padded)
+        per_row = self._segments_per_row
+        n = self.shape[0] * per_row
+        return DrawLayout(scheme, n, self.cluster_length, per_row, table=self.allowed, padded=True)
 
     def draw(self, replicates: np.ndarray, frame: int, *, backend: Backend) -> Draw:
         """The pixels that `replicates` (R,) visit in the frame of that number."""
