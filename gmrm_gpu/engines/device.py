@@ -210,7 +210,7 @@ def describe_gpu(number: int = 0) -> dict[str, str]:
 def _driver_release(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
     """``"580.65.06"`` where the system tells; CUDA itself only tells the newest CUDA that the driver knows."""
     try:
-        found = re.search(r"Kernel Module\D*?\s(\d+\.[\d.]+)", path.read_text("ascii", "replace"))
+        found = re.search(r"Kernel Module.*?\s(\d{3,}\.[\d.]+)", path.read_text("ascii", "replace"))
     except OSError:
         return None
     return found[1] if found else None
