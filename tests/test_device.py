@@ -166,6 +166,16 @@ def test_a_grid_without_blocks_is_no_launch(cuda):
     assert cuda.launches == []
 
 
+def test_blocks_that_wait_for_each_other_must_all_fit(cuda):
+    device = CudaDevice()
+    device.kernel(PROBE)((100_000,), (32,), ())
+    kernel = device.kernel(PROBE, cooperative=True)
+    kernel((396,), (32,), ())
+    with pytest.raises(DeviceError, match="kernel probe needs 397 blocks at once; the GPU holds 396"):
+        kernel((397,), (32,), ())
+    assert [launch[1] for launch in cuda.launches] == [(100_000,), (396,)]
+
+
 def test_more_than_48_kb_of_shared_memory_is_asked_for_once(cuda):
     kernel = CudaDevice().kernel(PROBE)
     for size in (0, 49152, 49168, 50000, 49168, 232448):

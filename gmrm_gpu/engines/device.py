@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import RLock
@@ -63,7 +64,8 @@ class CudaDevice:
         with self._lock:
             kernel = self._kernels.get((source, cooperative))
             if kernel is None:
-                kernel = self._kernels[source, cooperative] = CudaKernel(self, source, self._load(source, cooperative))
+                raw = self._load(source, cooperative)
+                kernel = self._kernels[source, cooperative] = CudaKernel(self, source, raw, cooperative)
             return kernel
 
     def _load(self, source: KernelSource, cooperative: bool) -> Any:
@@ -136,10 +138,11 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 class CudaKernel:
     """A loaded kernel, called as CuPy's RawKernel is, with stricter arguments."""
 
-    def __init__(self, device: CudaDevice, source: KernelSource, raw: Any) -> None:
+    def __init__(self, device: CudaDevice, source: KernelSource, raw: Any, cooperative: bool) -> None:
         self._device = device
         self._name = source.name
         self._raw = raw
+        self._cooperative = cooperative
         self._allowed = ALWAYS_ALLOWED
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple, *, shared_mem: int = 0) -> None:
@@ -149,6 +152,8 @@ class CudaKernel:
         converted = tuple(self._argument(i, value) for i, value in enumerate(args))
         with self._device.current():
             self._allow(shared_mem)
+            if self._cooperative:
+                self._check_resident(prod(grid), prod(block), shared_mem)
             try:
                 self._raw(grid, block, converted, shared_mem=shared_mem)
             except RuntimeError as error:
@@ -164,6 +169,12 @@ class CudaKernel:
             driver = self._device._cupy.cuda.driver
             blocks = driver.occupancyMaxActiveBlocksPerMultiprocessor(self._raw.kernel.ptr, threads, shared_bytes)
         return int(blocks) * self._device.multiprocessors
+
+    def _check_resident(self, blocks: int, threads: int, shared_mem: int) -> None:
+        """Refuse more blocks than run at once: CuPy would start fewer, which then wait for the others for ever."""
+        limit = self.resident_blocks(threads, shared_mem)
+        if blocks > limit:
+            raise DeviceError(f"kernel {self._name} needs {blocks} blocks at once; the GPU holds {limit}")
 
     def _allow(self, shared_mem: int) -> None:
         """Allow a block this much shared memory: more than 48 KB has to be asked for."""
