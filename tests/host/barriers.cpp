@@ -1,12 +1,21 @@
 // Barriers of a block, collectives of a warp, fences: where fibers wait for each other, and the rules they must keep.
-#include <stdio.h>
-
 #include "state.h"
 
-namespace {
+static const char* const WARP_OPS[] = {"__syncwarp",       "__shfl_sync",    "__shfl_xor_sync",
+                                       "__shfl_down_sync", "__shfl_up_sync", "a vote"};
 
-const char* const WARP_OPS[] = {"__syncwarp",       "__shfl_sync",    "__shfl_xor_sync",
-                                "__shfl_down_sync", "__shfl_up_sync", "a vote"};
+// Fails where lanes wait in a collective for one that went elsewhere, to where it in turn waits for `mask`.
+void check_not_wanted(const Fiber* self, const char* where, u32 mask) {
+    const Warp& warp = *self->warp;
+    for (int i = 0; i < warp.n_groups; i++) {
+        const Group& group = warp.groups[i];
+        if ((group.mask >> self->lane & 1) && (group.arrived & mask))
+            fail(self, "missing lanes: %s, while lanes 0x%08x wait for it in %s of line %d", where, group.arrived,
+                 WARP_OPS[group.op], group.line);
+    }
+}
+
+namespace {
 
 void complete_barrier(Block& block, int op) {
     block.result = op == BARRIER_COUNT ? block.counted
@@ -24,60 +33,56 @@ void complete_barrier(Block& block, int op) {
 }
 
 void check_barrier(const Fiber* self, int op, int line) {
-    const Warp& warp = *self->warp;
-    const Block& block = *warp.block;
-    if (block.exited)
-        fail(self, "divergent barrier: %d threads of the block have ended without it", block.exited);
-    if (warp.wanted >> self->lane & 1)
-        fail(self, "divergent barrier: lanes 0x%08x of the warp wait for this one in a warp collective", warp.waiting);
+    const Block& block = *self->warp->block;
+    if (block.exited) fail(self, "divergent barrier: %d threads of the block have ended without it", block.exited);
     if (block.waiting && (block.op != op || block.line != line))
         fail(self, "divergent barrier: %d threads of the block wait at another one, in line %d", block.waiting,
              block.line);
+    check_not_wanted(self, "the thread is at a barrier of the block", ALL_LANES);
 }
 
-void check_collective(const Fiber* self) {
-    const Warp& warp = *self->warp;
-    u32 mask = self->mask, others = warp.waiting & mask;
-    const char* name = WARP_OPS[self->op];
+Group& join(const Fiber* self, int op, u32 mask, int line) {
+    Warp& warp = *self->warp;
+    for (int i = 0; i < warp.n_groups; i++) {
+        Group& group = warp.groups[i];
+        if (group.mask == mask && group.op == op && group.line == line) return group;
+    }
+    const char* name = WARP_OPS[op];
     if (!(mask >> self->lane & 1)) fail(self, "%s: the lane is not in its own mask 0x%08x", name, mask);
-    if (mask & warp.exited) fail(self, "%s: missing lanes 0x%08x have ended", name, mask & warp.exited);
+    if (mask & warp.exited) fail(self, "%s: missing lanes: 0x%08x have ended", name, mask & warp.exited);
     if (mask & warp.at_barrier)
-        fail(self, "%s: missing lanes 0x%08x wait at a barrier of the block", name, mask & warp.at_barrier);
-    if ((warp.wanted >> self->lane & 1) && !others)
-        fail(self, "%s: lanes 0x%08x wait for this one in another collective", name, warp.waiting);
-    if (!others) return;
-    const Fiber& other = warp.fibers[__builtin_ctz(others)];
-    if (other.op != self->op || other.line != self->line || other.mask != mask)
-        fail(self, "%s: missing lanes: 0x%08x wait in %s of line %d", name, others, WARP_OPS[other.op], other.line);
+        fail(self, "%s: missing lanes: 0x%08x wait at a barrier of the block", name, mask & warp.at_barrier);
+    check_not_wanted(self, "the thread is in another collective", mask);
+    return warp.groups[warp.n_groups++] = {mask, 0, op, line};
 }
 
-// The lane whose value `lane` gets; its own where CUDA says so.
-int source_lane(const Fiber& fiber) {
+// The lane whose value `fiber` gets; its own where CUDA says so.
+int source_lane(const Fiber& fiber, int op, u32 mask) {
     const Warp& warp = *fiber.warp;
     int lane = fiber.lane, arg = warp.arg[lane], width = warp.width[lane], first = lane & ~(width - 1);
     if (width < 1 || width > WARP || (width & (width - 1))) fail(&fiber, "a shuffle of width %d", width);
-    if (arg < 0 || arg >= (fiber.op == SHUFFLE ? width : WARP))
-        fail(&fiber, "%s: lane or distance %d is out of range for width %d", WARP_OPS[fiber.op], arg, width);
-    int from = fiber.op == SHUFFLE       ? first + arg
-               : fiber.op == SHUFFLE_XOR ? lane ^ arg
-               : fiber.op == SHUFFLE_UP  ? lane - arg
-                                         : lane + arg;
-    if (from >= first + width || (fiber.op == SHUFFLE_UP && from < first)) from = lane;
-    if (!(fiber.mask >> from & 1)) fail(&fiber, "%s: reads lane %d, which is not in the mask", WARP_OPS[fiber.op], from);
+    if (arg < 0 || arg >= (op == SHUFFLE ? width : WARP))
+        fail(&fiber, "%s: lane or distance %d is out of range for width %d", WARP_OPS[op], arg, width);
+    int from = op == SHUFFLE       ? first + arg
+               : op == SHUFFLE_XOR ? lane ^ arg
+               : op == SHUFFLE_UP  ? lane - arg
+                                   : lane + arg;
+    if (from >= first + width || (op == SHUFFLE_UP && from < first)) from = lane;
+    if (!(mask >> from & 1)) fail(&fiber, "%s: reads lane %d, which is not in the mask", WARP_OPS[op], from);
     return from;
 }
 
-void complete_collective(Warp& warp, int op, u32 mask) {
+void complete_collective(Warp& warp, Group& group) {
     u64 ballot = 0;
-    for (u32 left = mask; left; left &= left - 1) {
+    for (u32 left = group.mask; left; left &= left - 1) {
         int lane = __builtin_ctz(left);
-        if (op == BALLOT) ballot |= warp.value[lane] << lane;
-        else if (op != SYNC_WARP) warp.result[lane] = warp.value[source_lane(warp.fibers[lane])];
+        if (group.op == BALLOT) ballot |= warp.value[lane] << lane;
+        else if (group.op != SYNC_WARP)
+            warp.result[lane] = warp.value[source_lane(warp.fibers[lane], group.op, group.mask)];
     }
-    for (u32 left = mask; left && op == BALLOT; left &= left - 1) warp.result[__builtin_ctz(left)] = ballot;
-    warp.waiting &= ~mask;
-    warp.wanted &= ~mask;
-    wake(warp, mask);
+    for (u32 left = group.mask; left && group.op == BALLOT; left &= left - 1) warp.result[__builtin_ctz(left)] = ballot;
+    wake(warp, group.mask);
+    group = warp.groups[--warp.n_groups];
 }
 
 }  // namespace
@@ -104,18 +109,15 @@ extern "C" unsigned long long host_warp(int op, u32 mask, u64 value, int arg, in
     Fiber* self = engine.running;
     Warp& warp = *self->warp;
     int lane = self->lane;
-    self->op = op;
     self->line = line;
-    self->mask = mask;
-    check_collective(self);
+    Group& group = join(self, op, mask, line);
+    group.arrived |= 1u << lane;
     warp.value[lane] = value;
     warp.arg[lane] = arg;
     warp.width[lane] = width;
-    warp.waiting |= 1u << lane;
-    warp.wanted |= mask;
     char* sync = &warp.sync[warp.passed[lane] % 2];
     if (op == SYNC_WARP) warp.passed[lane]++, sync_release(sync);
-    if ((warp.waiting & mask) == mask) complete_collective(warp, op, mask);
+    if (group.arrived == mask) complete_collective(warp, group);
     suspend();
     if (op == SYNC_WARP) sync_acquire(sync);
     return warp.result[lane];

@@ -86,8 +86,7 @@ void end_of_thread() {
     if (warp.block->waiting)
         fail(self, "divergent barrier: the thread ended while %d threads of the block wait at the barrier of line %d",
              warp.block->waiting, warp.block->line);
-    if (warp.wanted >> self->lane & 1)
-        fail(self, "missing lane: the thread ended while lanes 0x%08x of its warp wait for it", warp.waiting);
+    check_not_wanted(self, "the thread ended", ALL_LANES);
     sync_release(&engine.exits);
     switch_to(engine.n_alive ? next_fiber() : &engine.main, true);
     abort();

@@ -29,12 +29,19 @@ struct Block {
 
 struct Fiber;
 
+// Lanes in a collective that not all lanes of its mask have reached.
+struct Group {
+    u32 mask, arrived;
+    int op, line;
+};
+
 struct Warp {
     Block* block;
     Fiber* fibers;
     u32 ready, spinning;         // one bit a lane: can go on; lets others go first
-    u32 waiting, wanted;         // in a collective; in the mask of one that is not complete
     u32 at_barrier, exited;
+    int n_groups;
+    Group groups[WARP];          // collectives that are not complete: one, but where masks differ
     u64 value[WARP], result[WARP];
     int arg[WARP], width[WARP];
     int passed[WARP];            // __syncwarps
@@ -46,8 +53,7 @@ struct Fiber {
     Context context;
     Warp* warp;
     int lane, thread;
-    int op, line;  // of the collective or barrier it waits at
-    u32 mask;
+    int line;  // where it waited last
     char* stack;
     Sanitized sanitized;
 };
@@ -80,6 +86,9 @@ void report(const Fiber* at, int line, const char* format, ...);
 void suspend();
 void wake(Warp& warp, u32 lanes);
 u32 random_below(u32 n);
+
+// barriers.cpp
+void check_not_wanted(const Fiber* self, const char* where, u32 mask);
 
 // shared.cpp
 void shared_open(Block& block);
