@@ -1,0 +1,75 @@
+"""The vote: corrected labels in place, from the bit maps of the raw ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...backend import Array
+from ...config import CorrectionConfig, PhaseConfig
+from ...correct import ball_rows, time_offsets
+from ..source import KernelSource
+from .cut import THREADS, cut_samples
+from .launch import Device, Launch
+
+
+def is_active(correction: CorrectionConfig) -> bool:
+    """False with radius 0: labels stay as they are, and no maps are needed."""
+    return correction.radius_px > 0
+
+
+def neighbourhood(correction: CorrectionConfig, n_frames: int) -> np.ndarray:
+    """(n, 2) int32, the kernel's ``BallRow``: frame offset; row offset in the low 16 bits, half width in the high."""
+    found = [
+        (dt, (half << 16) | (dy & 0xFFFF))
+        for dt in time_offsets(correction)
+        if abs(dt) < n_frames
+        for dy, half in ball_rows(correction, dt)
+    ]
+    return np.array(found or [(n_frames, 0)], dtype=np.int32)
+
+
+def correct_source(n_phases: int, *, wide: bool) -> KernelSource:
+    """The kernel's instance."""
+    return KernelSource("correct", "correct.cu", (("N_PHASES", n_phases), ("WIDE", int(wide))))
+
+
+def plan_correct(n_fits: int, m: int, n_phases: int, *, wide: bool) -> Launch:
+    """The launch that corrects `n_fits` frames of `m` places each."""
+    return Launch(correct_source(n_phases, wide=wide), n_fits * cut_samples(m).chunks, THREADS)
+
+
+def run_correct(
+    words: Array,
+    labels: Array,
+    maps: Array,
+    shape: tuple[int, int],
+    correction: CorrectionConfig,
+    phases: PhaseConfig,
+    *,
+    device: Device,
+) -> Array:
+    """Correct labels (R, T, m) in place.
+
+    Parameters
+    ----------
+    words : (R, T, m) packed samples. maps : (R, T, phases, words, height), painted with the raw labels.
+
+    Returns
+    -------
+    without_neighbours : (R, T) int32 on the device, visited samples that had no neighbours.
+    """
+    replicates, frames, m = labels.shape
+    cut = cut_samples(m)
+    rows = neighbourhood(correction, frames)
+    without = device.zeros((replicates, frames), np.int32)
+    sizes = (len(rows), frames, m, cut.length, cut.chunks, *shape, phases.foreground_index)
+    flags = (correction.sides == "both", correction.window != "past")
+    plan_correct(replicates * frames, m, len(phases.names), wide=words.dtype == np.uint64).run(
+        device,
+        (
+            *(words, labels, maps, device.asarray(rows), without),
+            *(np.int32(n) for n in (*sizes, *flags)),
+            np.float64(correction.gamma),
+        ),
+    )
+    return without
