@@ -9,6 +9,7 @@ from ...config import CorrectionConfig, PhaseConfig
 from ...correct import ball_rows, time_offsets
 from ..source import KernelSource
 from .cut import THREADS, cut_samples
+from .label import map_shape
 from .launch import Device, Launch
 
 
@@ -26,6 +27,26 @@ def neighbourhood(correction: CorrectionConfig, n_frames: int) -> np.ndarray:
         for dy, half in ball_rows(correction, dt)
     ]
     return np.array(found or [(n_frames, 0)], dtype=np.int32)
+
+
+def paint_source(*, wide: bool) -> KernelSource:
+    """The kernel's instance."""
+    return KernelSource("paint_maps", "paint.cu", (("WIDE", int(wide)),))
+
+
+def plan_paint(n_fits: int, m: int, *, wide: bool) -> Launch:
+    """The launch that paints the labels of `n_fits` frames of `m` places each."""
+    return Launch(paint_source(wide=wide), n_fits * cut_samples(m).chunks, THREADS)
+
+
+def run_paint(words: Array, labels: Array, shape: tuple[int, int], n_phases: int, *, device: Device) -> Array:
+    """Bit maps (R, T, phases, words, height) of labels (R, T, m) that the label kernel did not make."""
+    replicates, frames, m = labels.shape
+    cut = cut_samples(m)
+    maps = device.zeros((replicates, frames, *map_shape(shape, n_phases)), np.uint32)
+    sizes = (np.int32(n) for n in (m, cut.length, cut.chunks, *shape, n_phases))
+    plan_paint(replicates * frames, m, wide=words.dtype == np.uint64).run(device, (words, labels, maps, *sizes))
+    return maps
 
 
 def correct_source(n_phases: int, *, wide: bool) -> KernelSource:

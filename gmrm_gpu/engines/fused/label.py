@@ -52,7 +52,7 @@ class Labels:
 
 
 def map_shape(shape: tuple[int, int], n_phases: int) -> tuple[int, int, int]:
-    """(phases, words, height) of the bit maps of a frame of `shape`."""
+    """(phases, words, height) of the bit maps of a frame of `shape`; see maps.cuh."""
     return n_phases, -(-shape[1] // WARP), shape[0]
 
 
