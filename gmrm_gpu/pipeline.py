@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -19,8 +20,8 @@ from . import __version__
 from .backend import Array, Backend, free_memory, get_backend
 from .classify import explain_foreground, foreground_components
 from .config import ESTIMATORS, AnalysisConfig
-from .correct import Corrector
-from .engines import GenericEngine, select_engine
+from .correct import Corrected, Corrector
+from .engines import Counted, Engine, FusedEngine, GenericEngine, Kept, MovieFrames, select_engine
 from .errors import InputError, MemoryBudgetError
 from .frames import Movie, open_movie
 from .philox import STREAM_START, stream_words
@@ -29,7 +30,7 @@ from .recorder import Observer, Recorder, example_settings
 from .results import AnalysisResult, MixtureFit, MovieInfo
 from .sampling import Draw, Sampler
 from .survey import check_movie, count_of, survey_movie
-from .tally import Curves, Expected, Tally, TallySettings
+from .tally import Curves, Expected, Tally, TallySettings, curves_of_counts
 
 Progress = Callable[[int, int], None]
 FEW_SAMPLES = 5
@@ -41,11 +42,15 @@ LEAST_A_FRAME = 10
 class Runner:
     """Everything a run over one movie needs, made once: backend, engine, calibration, checks."""
 
-    def __init__(self, movie: Movie, config: AnalysisConfig, backend: Backend | None = None) -> None:
+    def __init__(
+        self, movie: Movie, config: AnalysisConfig, backend: Backend | None = None, engine: Engine | None = None
+    ) -> None:
         self.movie, self.config = movie, config.resolved
         config = self.config
         self.backend = backend or get_backend(config.compute.device, config.compute.dtype)
-        self.engine: GenericEngine = select_engine(self.backend)
+        first = movie.frame(0)
+        self.frames = MovieFrames(movie.frame, movie.frame_numbers, movie.shape, first.dtype)
+        self.engine: Engine = engine or select_engine(self.backend, config, movie.shape, first.dtype)
         size = movie.pixel_size_um
         n_pixels = movie.shape[0] * movie.shape[1] if movie.valid is None else int(movie.valid.sum())
         self.scale = make_scale(config.quantity, n_pixels, size)
@@ -114,7 +119,26 @@ class Runner:
         if self.config.method == "movie":
             whole = self.engine.movie_bytes(m, n_frames, self.movie.shape, self.config.mixture)
             return whole + self.corrector().bytes_per_replicate(m, n_frames)
+        if isinstance(self.engine, FusedEngine):
+            return self.engine.block_bytes(self.frames, self.sampler(rate), self.config, self.budget)[1]
         return self.engine.bytes_per_replicate(m, self.config.mixture, self.corrector(), n_frames)
+
+    @property
+    def at_once(self) -> bool:
+        """Whether kernels take all frames of a block of replicates at once."""
+        return self.config.method == "paper" and isinstance(self.engine, FusedEngine)
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Memory that a block takes beside its replicates."""
+        if not self.at_once or not isinstance(self.engine, FusedEngine):
+            return 0
+        return self.engine.block_bytes(self.frames, self.sampler(1.0), self.config, self.budget)[0]
+
+    @cached_property
+    def budget(self) -> int:
+        """Bytes the analysis may take."""
+        return memory_budget(self.config, self.backend)
 
     def run(
         self,
@@ -125,7 +149,10 @@ class Runner:
         tick: Callable[[], None] | None = None,
     ) -> Curves:
         """Analyse `replicates` (R,) at `rate` over all frames; `tick` is called as often as there are frames."""
-        observer, tick = observer or Observer(), tick or (lambda: None)
+        tick = tick or (lambda: None)
+        if self.config.method == "paper" and isinstance(self.engine, FusedEngine):
+            return self._at_once(self.engine, rate, replicates, observer, tick)
+        observer = observer or Observer()
         tally = Tally(self.tally_settings(rate), len(replicates), observer)
         if self.config.method == "movie":
             self._whole_movie(rate, replicates, tally, tick)
@@ -152,6 +179,7 @@ class Runner:
 
     def _frame_by_frame(self, rate: float, replicates: np.ndarray, tally: Tally, tick: Callable[[], None]) -> None:
         """The method ``paper``: every frame is fitted by itself."""
+        assert isinstance(self.engine, GenericEngine)
         config, sampler = self.config, tally.settings.sampler
         for t, number in enumerate(map(int, self.movie.frame_numbers)):
             draw = sampler.draw(replicates, number, backend=self.backend)
@@ -166,6 +194,33 @@ class Runner:
             tally.observer.fitted(t, fit, foreground_components(fit, config.phases), draw.positions, labels)
             tally.push(t, draw, labels, fit.status, posterior_mean=posterior)
             tick()
+
+    def _at_once(
+        self, engine: FusedEngine, rate: float, replicates: np.ndarray, observer: Observer | None, tick: Callable
+    ) -> Curves:
+        """The method ``paper`` in a few launches; the observer sees the frames when they are done."""
+        sampler = self.sampler(rate)
+        found, kept = engine.run(
+            self.frames,
+            sampler,
+            replicates,
+            self.config,
+            sigma_floor=self.survey.sigma_floor,
+            budget=self.budget,
+            keep=observer is not None,
+        )
+        if observer is not None and kept is not None:
+            self._show(observer, sampler, replicates, found, kept)
+        for _ in range(len(self.movie)):
+            tick()
+        return curves_of_counts(found, self.config.estimator, self.scale.n_pixels)
+
+    def _show(self, observer: Observer, sampler: Sampler, replicates: np.ndarray, found: Counted, kept: Kept) -> None:
+        """Let the observer see every frame, raw and corrected."""
+        for t, number in enumerate(map(int, self.movie.frame_numbers)):
+            places, fit = sampler.draw(replicates, number, backend=self.backend).positions, kept.fits[:, t]
+            observer.fitted(t, fit, foreground_components(fit, self.config.phases), places, kept.raw[:, t, :])
+            observer.corrected(Corrected(t, places, kept.labels[:, t, :], found.without_neighbours[:, t]))
 
     def _whole_movie(self, rate: float, replicates: np.ndarray, tally: Tally, tick: Callable[[], None]) -> None:
         """The method ``movie``: all frames together, then their labels frame by frame."""
@@ -316,7 +371,9 @@ def analyze(
     runner = Runner(open_movie(movie), config)
     rate = config.sampling.rate
     n_labels = len(runner.movie) * runner.movie.shape[0] * runner.movie.shape[1]
-    check_memory(runner.bytes_per_replicate(rate) + n_labels, memory_budget(config, runner.backend))
+    check_memory(
+        runner.fixed_bytes + runner.bytes_per_replicate(rate) + n_labels, memory_budget(config, runner.backend)
+    )
     settings = example_settings(runner.config.correction, runner.movie.shape)
     recorder = Recorder(runner.movie, config, runner.engine, labels=True, settings=settings)
     total = len(runner.movie)

@@ -10,7 +10,7 @@ from .backend import Array
 from .classify import NOT_VISITED
 from .config import AnalysisConfig, CorrectionConfig
 from .correct import Corrected, Corrector
-from .engines import GenericEngine
+from .engines import Engine
 from .frames import Movie
 from .results import Examples, MixtureFit
 
@@ -36,7 +36,7 @@ class Recorder(Observer):
         self,
         movie: Movie,
         config: AnalysisConfig,
-        engine: GenericEngine,
+        engine: Engine,
         *,
         labels: bool = False,
         settings: tuple[tuple[float, float], ...] = (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,22 @@ class TallySettings:
     corrector: Corrector
     weights: Array | None
     backend: Backend
+
+
+def curves_of_counts(counted: Any, estimator: str, n_pixels: int) -> Curves:
+    """Curves from shares that were counted on the device, of a slab.
+
+    counted : `engines.fused.Counted`. estimator : ``"count"`` or ``"posterior"``. n_pixels : of a frame.
+    """
+    curves = Curves.empty(*counted.status.shape)
+    for name in ("status", "n_samples", "share_raw", "posterior", "without_neighbours"):
+        getattr(curves, name)[...] = getattr(counted, name)
+    curves.count[...] = counted.share
+    curves.count_sd[...] = np.sqrt(steady_variance(counted.variance, counted.n_samples, n_pixels))
+    for name in ("share", "volume_share"):
+        getattr(curves, name)[...] = getattr(curves, estimator)
+        getattr(curves, f"{name}_sd")[...] = getattr(curves, f"{estimator}_sd")
+    return curves
 
 
 class Tally:
@@ -177,4 +194,4 @@ class Tally:
         curves.volume_share_sd[...] = found.sd
 
 
-__all__ = ["Curves", "Expected", "Tally", "TallySettings"]
+__all__ = ["Curves", "Expected", "Tally", "TallySettings", "curves_of_counts"]

@@ -20,7 +20,7 @@ ALLOWED = {
     "engines": {"config", "results", "backend", "philox", "sampling", "mixture", "classify", "correct", "quantify"},
     "engines.fused": {
         *("backend", "config", "results", "philox", "sampling", "mixture", "classify", "correct"),
-        *("engines.source", "engines.nvrtc", "engines.device"),
+        *("engines.source", "engines.device", "engines.generic"),
     },
     "engines.device": {"backend", "engines.source", "engines.nvrtc", "engines.fused.launch"},
     "engines.nvrtc": {"engines.source"},

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from ..config import (
     DTYPES,
+    ENGINES,
     ESTIMATORS,
     GEOMETRIES,
     METHODS,
@@ -261,6 +262,7 @@ COMPUTE = (
         metavar="2GB",
     ),
     Setting("--workers", "compute", "n_workers", "threads; else one per core", whole, metavar="N"),
+    Setting("--engine", "compute", "engine", "fused CUDA kernels, or array operations", choices=ENGINES),
 )
 
 

@@ -17,6 +17,7 @@ from .files import (
 from .settings import (
     DEVICES,
     DTYPES,
+    ENGINES,
     ESTIMATORS,
     GEOMETRIES,
     METRICS,
@@ -44,6 +45,7 @@ from .units import parse_bytes, parse_length_um, parse_time_s, parse_width
 __all__ = [
     "DEVICES",
     "DTYPES",
+    "ENGINES",
     "ESTIMATORS",
     "GEOMETRIES",
     "METHODS",

@@ -27,6 +27,7 @@ SCHEMES = ("fixed", "bernoulli", "stratified", "lines")
 ESTIMATORS = ("count", "posterior", "assisted", "smoothed")
 GEOMETRIES = ("slab", "revolution")
 DEVICES = ("auto", "cpu", "gpu")
+ENGINES = ("auto", "fused", "generic")
 DTYPES = ("float32", "float64")
 
 
@@ -321,16 +322,19 @@ class QuantityConfig:
 class ComputeConfig:
     """Where and how the numbers are computed. `memory_bytes` None: half of what is free.
 
-    `n_workers` None: one thread per core on the CPU, one on a GPU. The answer depends on none of these but
-    `dtype`.
+    `n_workers` None: one thread per core on the CPU, one on a GPU. `engine`: ``"fused"`` are CUDA kernels that do whole
+    stages in one launch, ``"generic"`` is the array-API implementation, ``"auto"`` takes the first wherever it can. The
+    answer depends on none of these but `dtype`.
     """
 
     device: str = "auto"
     dtype: str = "float32"
     memory_bytes: int | None = None
     n_workers: int | None = None
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
+        check_choice("engine", self.engine, ENGINES)
         if self.device.split(":")[0] not in DEVICES:
             raise ConfigError(f"device is {self.device!r}; use one of {', '.join(DEVICES)}, or gpu:1")
         check_choice("dtype", self.dtype, DTYPES)

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..backend import Backend
+from ..config import AnalysisConfig
+from ..errors import ConfigError
+from .fused import Counted, FusedEngine, Kept, MovieFrames, fused_obstacle
 from .generic import GenericEngine
 
-__all__ = ["GenericEngine", "select_engine"]
+Engine = GenericEngine | FusedEngine
 
 
-def select_engine(backend: Backend) -> GenericEngine:
-    """The engine for a backend; its `reason` goes into the records."""
-    return GenericEngine(backend, f"array-API implementation on {backend.name}: {backend.reason}")
+def select_engine(backend: Backend, config: AnalysisConfig, shape: tuple[int, int], dtype: np.dtype) -> Engine:
+    """The engine for an analysis of frames of `shape` and `dtype`; its `reason` goes into the records.
+
+    config : resolved settings; ``config.compute.engine`` ``"auto"`` takes the fused kernels wherever they can do it.
+
+    Raises
+    ------
+    ConfigError
+        ``"fused"`` was asked for where the kernels cannot do it.
+    """
+    asked = config.compute.engine
+    obstacle = fused_obstacle(backend.name, config, shape, dtype)
+    if asked == "fused" and obstacle is not None:
+        raise ConfigError(f"the fused engine cannot be used because of {obstacle}; use --engine auto")
+    on = f"array-API implementation on {backend.name}: {backend.reason}"
+    if asked == "generic":
+        return GenericEngine(backend, f"{on}; asked for")
+    if obstacle is not None:
+        return GenericEngine(
+            backend, on if backend.name != "cupy" else f"{on}; not the CUDA kernels because of {obstacle}"
+        )
+    from .device import CudaDevice
+
+    generic = GenericEngine(backend, on)
+    return FusedEngine(generic, CudaDevice(backend.number), f"CUDA kernels on {backend.name}: {backend.reason}")
+
+
+__all__ = ["Counted", "Engine", "FusedEngine", "GenericEngine", "Kept", "MovieFrames", "select_engine"]

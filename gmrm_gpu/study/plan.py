@@ -40,17 +40,24 @@ def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_workers: int
     blocks = []
     for rate, total in sorted(zip(config.rates, config.n_replicates, strict=True), reverse=True):
         each = runner.bytes_per_replicate(rate)
-        check_memory(each, budget // n_workers)
+        check_memory(runner.fixed_bytes + each, budget // n_workers)
         # A whole movie's samples are held at once, not a frame's.
         held = runner.sampler(rate).capacity * (len(runner.movie) if runner.config.method == "movie" else 1)
-        size = min(budget // n_workers // each, max(1, BLOCK_SAMPLES // held))
-        n_blocks = -(-total // size)
+        size = (budget - runner.fixed_bytes) // n_workers // each
+        if not runner.at_once:  # kernels take as many replicates as fit
+            size = min(size, max(1, BLOCK_SAMPLES // held))
+        n_blocks = -(-total // max(size, 1))
         edges = np.linspace(0, total, n_blocks + 1).round().astype(int)
         blocks += [Block(rate, int(a), int(b)) for a, b in pairwise(edges)]
     return blocks
 
 
 def workers_within(runner: Runner, config: StudyConfig, budget: int) -> int:
-    """The threads asked for, by default one a core or one on a GPU, as far as each has room for one replicate."""
+    """The threads asked for, by default one a core or one on a GPU, as far as each has room for one replicate.
+
+    One where kernels take whole blocks: they fill the GPU.
+    """
     asked = config.analysis.compute.n_workers or (1 if runner.backend.name == "cupy" else n_cores())
+    if runner.at_once:
+        return 1
     return max(1, min(asked, budget // max(map(runner.bytes_per_replicate, config.rates))))

@@ -63,7 +63,7 @@ class _Plan:
         self.config = config
         self.runner = Runner(movie, config.analysis, backend)
         budget = memory_budget(config.analysis, backend)
-        check_memory(self.runner.bytes_per_replicate(1.0), budget)
+        check_memory(self.runner.fixed_bytes + self.runner.bytes_per_replicate(1.0), budget)
         left = budget * 3 // 4
         self.n_workers = workers_within(self.runner, config, left)
         self.blocks = plan_blocks(self.runner, config, left, self.n_workers)

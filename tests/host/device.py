@@ -228,6 +228,10 @@ class HostDevice:
         """How many blocks cooperative launches may have."""
         return self.blocks
 
+    def free_bytes(self) -> int:
+        """As if it were a small GPU."""
+        return 2**30
+
     def asarray(self, values: np.ndarray) -> np.ndarray:
         """A copy of an array in guarded memory."""
         out = self.empty(np.shape(values), np.asarray(values).dtype)

@@ -45,7 +45,7 @@ class FitPlan:
 
 @dataclass(frozen=True)
 class FitArrays:
-    """Parameters of F fits on the device, grey levels, as in `MixtureFit`; weights, means, sigmas (F, K), coef (F, q)."""
+    """Parameters of F fits on the device, grey levels; see `MixtureFit`. weights, means, sigmas (F, K), coef (F, q)."""
 
     weights: Array
     means: Array
@@ -60,15 +60,11 @@ class FitArrays:
     def empty(n_fits: int, mixture: MixtureConfig, device: Device) -> FitArrays:
         """Memory for the parameters."""
         k, q = mixture.n_components, mixture.n_terms
-        components = (device.empty((n_fits, k), np.float64) for _ in range(3))
-        return FitArrays(
-            *components,
-            device.empty((n_fits, q), np.float64),
-            device.empty((n_fits,), np.float64),
-            device.empty((n_fits,), np.int32),
-            device.empty((n_fits,), np.int32),
-            device.empty((n_fits,), np.uint8),
-        )
+        weights, means, sigmas = (device.empty((n_fits, k), np.float64) for _ in range(3))
+        coef, log_likelihood = device.empty((n_fits, q), np.float64), device.empty((n_fits,), np.float64)
+        n_iter, n_samples = (device.empty((n_fits,), np.int32) for _ in range(2))
+        status = device.empty((n_fits,), np.uint8)
+        return FitArrays(weights, means, sigmas, coef, log_likelihood, n_iter, n_samples, status)
 
     @staticmethod
     def bytes_per_fit(mixture: MixtureConfig) -> int:

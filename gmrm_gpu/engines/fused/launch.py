@@ -27,6 +27,9 @@ class Device(Protocol):
     def resident_blocks(self, source: KernelSource, threads: int, shared_bytes: int) -> int:
         """How many blocks of a kernel the whole device holds at once."""
 
+    def free_bytes(self) -> int:
+        """Memory that arrays may still take."""
+
     def asarray(self, values: np.ndarray) -> Array:
         """A host array on the device."""
 

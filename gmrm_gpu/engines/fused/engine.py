@@ -1,0 +1,242 @@
+"""The fused engine: a block of replicates of a whole movie in a few launches; the host waits only at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from ...backend import Array, Backend
+from ...config import AnalysisConfig, CorrectionConfig, MixtureConfig, PhaseConfig
+from ...correct import Corrector
+from ...errors import DeviceMemoryError, MemoryBudgetError
+from ...results import MixtureFit
+from ...sampling import Sampler
+from ..generic import GenericEngine, LabelledMovie
+from .correct import is_active, run_correct
+from .draw import Drawn, prepare_draw, run_draw
+from .fit import FitArrays, FitKeys, run_fit
+from .label import Labels, posterior_means, run_label
+from .launch import Device
+from .plan import BlockSize, bytes_per_replicate, maps_of, plan_fits, slab_frames
+from .tally import run_tally, share_and_variance
+
+
+@dataclass(frozen=True)
+class MovieFrames:
+    """A movie as the engine reads it: frame(i) is (height, width) of `dtype`; numbers (T,) are those of the frames."""
+
+    frame: Callable[[int], np.ndarray]
+    numbers: np.ndarray
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+    @property
+    def bytes_per_frame(self) -> int:
+        """Of one frame."""
+        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a block of replicates came to, (R, T) host arrays.
+
+    Attributes
+    ----------
+    status, n_samples : of the fits. share_raw : foreground among visited samples before the vote.
+    share, variance : after it, with its variance by the design. posterior : mean posterior of the foreground.
+    without_neighbours : visited samples that had no neighbours to vote.
+    """
+
+    status: np.ndarray
+    n_samples: np.ndarray
+    share_raw: np.ndarray
+    share: np.ndarray
+    variance: np.ndarray
+    posterior: np.ndarray
+    without_neighbours: np.ndarray
+
+    @staticmethod
+    def join(parts: list[Counted]) -> Counted:
+        """The replicates of all parts."""
+        return Counted(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Counted)))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an observer wants beyond the counts: fits (R, T), and labels (R, T, m) before and after the vote."""
+
+    fits: MixtureFit
+    raw: Array
+    labels: Array
+
+
+@dataclass
+class FusedEngine:
+    """Runs the method ``"paper"`` in CUDA kernels; what it does not do itself, the generic engine does.
+
+    Attributes
+    ----------
+    generic : the array-API engine on the same GPU. device : where kernels run. reason : why this engine.
+    """
+
+    generic: GenericEngine
+    device: Device
+    reason: str
+    name: str = "fused"
+    _movie: tuple[MovieFrames, Array] | None = field(default=None, repr=False)
+
+    @property
+    def backend(self) -> Backend:
+        """Of the generic engine."""
+        return self.generic.backend
+
+    def fit_and_label_movie(self, *args: Any, **keywords: Any) -> LabelledMovie:
+        """As the generic engine, whose work it is."""
+        return self.generic.fit_and_label_movie(*args, **keywords)
+
+    def movie_bytes(self, m: int, n_frames: int, shape: tuple[int, int], mixture: MixtureConfig) -> int:
+        """As the generic engine."""
+        return self.generic.movie_bytes(m, n_frames, shape, mixture)
+
+    def corrector(self, shape: tuple[int, int], correction: CorrectionConfig, phases: PhaseConfig) -> Corrector:
+        """The generic vote, for example pictures with other settings."""
+        return self.generic.corrector(shape, correction, phases)
+
+    def block_bytes(self, movie: MovieFrames, sampler: Sampler, config: AnalysisConfig, budget: int) -> tuple[int, int]:
+        """Device memory of a block: what it takes in any case, and each replicate's part. A single one keeps labels."""
+        size = self.size(sampler, 1, movie, budget)
+        return size.slab * movie.bytes_per_frame, bytes_per_replicate(size, config, keep_labels=True)
+
+    def size(self, sampler: Sampler, n_replicates: int, movie: MovieFrames, budget: int) -> BlockSize:
+        """Sizes of a block of replicates; `budget` bytes for everything."""
+        slab = slab_frames(len(movie.numbers), movie.shape, movie.dtype, budget)
+        return BlockSize(n_replicates, len(movie.numbers), sampler, np.dtype(movie.dtype), slab)
+
+    def run(
+        self,
+        movie: MovieFrames,
+        sampler: Sampler,
+        replicates: np.ndarray,
+        config: AnalysisConfig,
+        *,
+        sigma_floor: float,
+        budget: int,
+        keep: bool = False,
+    ) -> tuple[Counted, Kept | None]:
+        """Analyse `replicates` (R,) of all frames; where the device runs out of memory, in halves.
+
+        Raises
+        ------
+        MemoryBudgetError
+            One replicate alone does not fit.
+        """
+        try:
+            return self._run(movie, sampler, replicates, config, sigma_floor, budget, keep)
+        except DeviceMemoryError as error:
+            self._movie = None
+            if len(replicates) == 1:
+                raise self._too_large(movie, sampler, config, budget) from error
+        half = len(replicates) // 2
+        parts = [
+            self.run(movie, sampler, part, config, sigma_floor=sigma_floor, budget=budget)[0]
+            for part in (replicates[:half], replicates[half:])
+        ]
+        return Counted.join(parts), None
+
+    def _too_large(
+        self, movie: MovieFrames, sampler: Sampler, config: AnalysisConfig, budget: int
+    ) -> MemoryBudgetError:
+        needed = sum(self.block_bytes(movie, sampler, config, budget))
+        return MemoryBudgetError(
+            f"one replicate needs {needed / 1e6:.4g} MB on the GPU, {self.device.free_bytes() / 1e6:.4g} MB are free; "
+            "close other programs that use it, lower --radius, or crop the movie"
+        )
+
+    def _run(
+        self,
+        movie: MovieFrames,
+        sampler: Sampler,
+        replicates: np.ndarray,
+        config: AnalysisConfig,
+        sigma_floor: float,
+        budget: int,
+        keep: bool,
+    ) -> tuple[Counted, Kept | None]:
+        device, shape = self.device, movie.shape
+        size = self.size(sampler, len(replicates), movie, budget)
+        drawn = self._drawn(movie, size, replicates)
+        fits = FitArrays.empty(size.n_fits, config.mixture, device)
+        keys = FitKeys(sampler.config.seed, sampler.config.rate, *drawn.inputs[-2:])
+        run_fit(
+            plan_fits(size, config, self._resident(size, config)),
+            drawn.samples,
+            shape,
+            config.mixture,
+            keys=keys,
+            sigma_floor=sigma_floor,
+            out=fits,
+            device=device,
+        )
+        labels = Labels.empty(drawn.samples.shape, maps_of(shape, config), device)
+        run_label(drawn.samples, fits, shape, config.mixture, config.phases, out=labels, device=device)
+        raw = labels.labels.copy() if keep else None
+        without = None
+        if is_active(config.correction):
+            without = run_correct(
+                drawn.samples, labels.labels, labels.maps, shape, config.correction, config.phases, device=device
+            )
+        sums = run_tally(labels.labels, sampler, config.phases.foreground_index, device=device)
+        counted = self._counted(size, fits, labels, without, sums)
+        return counted, Kept(self._fits(size, fits, config), raw, labels.labels) if keep else None
+
+    def _drawn(self, movie: MovieFrames, size: BlockSize, replicates: np.ndarray) -> Drawn:
+        """The samples of all frames, slab by slab; a movie in one slab stays for the next block."""
+        drawn = prepare_draw(size.job(replicates, movie.numbers), self.device)
+        for part in size.slabs:
+            run_draw(drawn, self._slab(movie, part), part.start, self.device)
+        return drawn
+
+    def _slab(self, movie: MovieFrames, part: slice) -> Array:
+        whole = part.stop - part.start == len(movie.numbers)
+        if whole and self._movie is not None and self._movie[0] is movie:
+            return self._movie[1]
+        frames = np.stack([movie.frame(t) for t in range(part.start, part.stop)])
+        slab = self.device.asarray(np.ascontiguousarray(frames, dtype=movie.dtype))
+        self._movie = (movie, slab) if whole else None
+        return slab
+
+    def _resident(self, size: BlockSize, config: AnalysisConfig) -> int | None:
+        """Blocks of the fit kernel that the device holds, where that matters to the launch."""
+        launch = plan_fits(size, config).launch
+        if not launch.cooperative:
+            return None
+        return self.device.resident_blocks(launch.kernel, launch.threads, launch.shared_bytes)
+
+    def _counted(self, size: BlockSize, fits: FitArrays, labels: Labels, without: Array | None, sums: Array) -> Counted:
+        """Wait for the kernels and copy what the curves need."""
+        host, shape = self.device.to_host, (size.n_replicates, size.n_frames)
+        totals, n_samples = host(sums), host(fits.n_samples).reshape(shape).astype(np.int64)
+        visited = totals[..., 0].astype(np.float64)
+        share, variance = share_and_variance(totals, size.sampler)
+        raw = host(labels.n_foreground) / np.where(visited > 0, visited, np.nan)
+        alone = np.zeros(shape, np.int64) if without is None else host(without).astype(np.int64)
+        return Counted(
+            host(fits.status).reshape(shape),
+            n_samples,
+            raw,
+            share,
+            variance,
+            posterior_means(host(labels.posterior), n_samples),
+            alone,
+        )
+
+    def _fits(self, size: BlockSize, fits: FitArrays, config: AnalysisConfig) -> MixtureFit:
+        found, lead = fits.to_host(config.mixture.terms, self.device), (size.n_replicates, size.n_frames)
+        arrays = {name: array.reshape(*lead, *array.shape[1:]) for name, array in found.arrays().items()}
+        return MixtureFit.from_arrays(arrays, found.terms)
+
+
+__all__ = ["Counted", "FusedEngine", "Kept", "MovieFrames"]

@@ -1,0 +1,27 @@
+"""Whether the kernels can do an analysis: a pure function of settings and sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...config import AnalysisConfig
+from .draw import draw_obstacle
+from .model import MOST_TERMS
+
+
+def fused_obstacle(device: str, config: AnalysisConfig, shape: tuple[int, int], dtype: np.dtype) -> str | None:
+    """Why the kernels cannot do an analysis, in words that follow "because of"; None: they can.
+
+    Parameters
+    ----------
+    device : name of the backend. config : resolved settings. shape, dtype : of the frames.
+    """
+    if device != "cupy":
+        return "the device, which is no GPU"
+    if config.compute.dtype != "float32":
+        return f"the precision {config.compute.dtype}; the kernels work in float32 with float64 sums"
+    if config.mixture.n_terms > MOST_TERMS:
+        return f"{config.mixture.n_terms} trend terms; the kernels take {MOST_TERMS}"
+    if config.quantity.geometry != "slab":
+        return f"the geometry {config.quantity.geometry}, whose volume weighs each pixel"
+    return draw_obstacle(shape, dtype)
