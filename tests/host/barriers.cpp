@@ -1,4 +1,4 @@
-// Barriers of a block, collectives of a warp, fences: where fibers wait for each other, and the rules they must keep.
+// Barriers of a block, collectives of a warp: where fibers wait for each other, and the rules they must keep.
 #include "state.h"
 
 static const char* const WARP_OPS[] = {"__syncwarp",       "__shfl_sync",    "__shfl_xor_sync",
@@ -128,12 +128,4 @@ extern "C" void host_yield(int line) {
     self->line = line;
     self->warp->spinning |= 1u << self->lane;
     suspend();
-}
-
-// Every fence is ordered with every earlier one: more than the device promises, but a missing fence shows.
-extern "C" void host_fence(int whole_device, int line) {
-    char* sync = whole_device ? &engine.fence : &engine.running->warp->block->fence;
-    sync_release(sync);
-    if (whole_device) host_yield(line);
-    sync_acquire(sync);
 }

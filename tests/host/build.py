@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 FOLDER = Path(__file__).parent
-ENGINE = ("fibers.cpp", "barriers.cpp", "shared.cpp")
+ENGINE = ("fibers.cpp", "barriers.cpp", "fences.cpp", "shared.cpp")
 HEADERS = ("engine.h", "state.h", "sanitizers.h", "switch.h")
 WARNINGS = ("-Wno-unknown-pragmas", "-Wno-attributes")
 COMMON = ("-std=c++17", "-fPIC", "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", *WARNINGS)

@@ -87,29 +87,38 @@ HOST_INLINE unsigned __ballot_sync(unsigned mask, int p, HOST_LINE) {
 HOST_INLINE int __any_sync(unsigned mask, int p, HOST_LINE) { return __ballot_sync(mask, p, line) != 0; }
 HOST_INLINE int __all_sync(unsigned mask, int p, HOST_LINE) { return __ballot_sync(mask, p, line) == mask; }
 
-// ---- atomics: relaxed, as on the device, so that ThreadSanitizer asks for the fence that publishes other data
-#define HOST_ATOMICS(T)                                                                                      \
-    HOST_INLINE T atomicAdd(T* p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }                \
-    HOST_INLINE T atomicSub(T* p, T v) { return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }                \
-    HOST_INLINE T atomicOr(T* p, T v) { return __atomic_fetch_or(p, v, __ATOMIC_RELAXED); }                  \
-    HOST_INLINE T atomicAnd(T* p, T v) { return __atomic_fetch_and(p, v, __ATOMIC_RELAXED); }                \
-    HOST_INLINE T atomicXor(T* p, T v) { return __atomic_fetch_xor(p, v, __ATOMIC_RELAXED); }                \
-    HOST_INLINE T atomicExch(T* p, T v) { return __atomic_exchange_n(p, v, __ATOMIC_RELAXED); }              \
-    HOST_INLINE T atomicCAS(T* p, T expected, T v) {                                                         \
-        __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);             \
-        return expected;                                                                                     \
-    }                                                                                                        \
-    HOST_INLINE T atomicMax(T* p, T v) {                                                                     \
-        T old = __atomic_load_n(p, __ATOMIC_RELAXED);                                                        \
-        while (old < v && !__atomic_compare_exchange_n(p, &old, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) \
-            ;                                                                                                \
-        return old;                                                                                          \
-    }                                                                                                        \
-    HOST_INLINE T atomicMin(T* p, T v) {                                                                     \
-        T old = __atomic_load_n(p, __ATOMIC_RELAXED);                                                        \
-        while (v < old && !__atomic_compare_exchange_n(p, &old, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) \
-            ;                                                                                                \
-        return old;                                                                                          \
+// ---- atomics: relaxed, as on the device, so that ThreadSanitizer asks for the fences that publish other data
+#ifdef __SANITIZE_THREAD__
+#define HOST_ATOMIC(p) host_atomic(p)
+#else
+#define HOST_ATOMIC(p) (void)0
+#endif
+#define HOST_FETCH(T, name, builtin)              \
+    HOST_INLINE T name(T* p, T v) {               \
+        HOST_ATOMIC(p);                           \
+        return builtin(p, v, __ATOMIC_RELAXED);   \
+    }
+#define HOST_ATOMICS(T)                                                                              \
+    HOST_FETCH(T, atomicAdd, __atomic_fetch_add)                                                     \
+    HOST_FETCH(T, atomicSub, __atomic_fetch_sub)                                                     \
+    HOST_FETCH(T, atomicOr, __atomic_fetch_or)                                                       \
+    HOST_FETCH(T, atomicAnd, __atomic_fetch_and)                                                     \
+    HOST_FETCH(T, atomicXor, __atomic_fetch_xor)                                                     \
+    HOST_FETCH(T, atomicExch, __atomic_exchange_n)                                                   \
+    HOST_INLINE T atomicCAS(T* p, T old, T v) {                                                      \
+        HOST_ATOMIC(p);                                                                              \
+        __atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);          \
+        return old;                                                                                  \
+    }                                                                                                \
+    HOST_INLINE T atomicMax(T* p, T v) {                                                             \
+        T old = __atomic_load_n(p, __ATOMIC_RELAXED), seen = old;                                    \
+        while (old < v && (old = atomicCAS(p, seen, v)) != seen) seen = old;                         \
+        return old;                                                                                  \
+    }                                                                                                \
+    HOST_INLINE T atomicMin(T* p, T v) {                                                             \
+        T old = __atomic_load_n(p, __ATOMIC_RELAXED), seen = old;                                    \
+        while (v < old && (old = atomicCAS(p, seen, v)) != seen) seen = old;                         \
+        return old;                                                                                  \
     }
 HOST_ATOMICS(int)
 HOST_ATOMICS(unsigned)

@@ -40,6 +40,7 @@ extern dim3 host_block_size, host_grid_size;
 unsigned long long host_warp(int op, unsigned mask, unsigned long long value, int arg, int width, int line);
 int host_barrier(int op, int predicate, int line);
 void host_fence(int whole_device, int line);
+void host_atomic(const void* place);  // ThreadSanitizer builds only
 void host_yield(int line);
 unsigned char* host_shared();
 void host_guard(void* start, int bytes);

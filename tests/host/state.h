@@ -24,7 +24,7 @@ struct Block {
     unsigned char* shared;
     int n_guards;
     Guard guards[MAX_GUARDS];
-    char sync[2], fence;  // addresses standing for barriers of even and odd generation, and for fences in the block
+    char sync[2];                     // addresses that stand for barriers of even and odd generation
 };
 
 struct Fiber;
@@ -74,7 +74,7 @@ struct Engine {
     Fiber* fibers;
     char* stacks;
     size_t stacks_bytes;
-    char exits, fence;  // addresses standing for the end of threads, and for fences of the whole device
+    char exits;  // an address that stands for the end of threads
 };
 
 extern Engine engine;

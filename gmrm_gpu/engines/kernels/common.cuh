@@ -29,7 +29,7 @@ struct Carver {
         T* start = reinterpret_cast<T*>(next);
         int bytes = (int(n * sizeof(T)) + 15) / 16 * 16;
         next += bytes + RED_ZONE;
-        GUARD(start, bytes);
+        GUARD(start, int(n * sizeof(T)));
         return start;
     }
 };
