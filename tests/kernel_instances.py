@@ -1,17 +1,40 @@
 """Every kernel as it is compiled in the tests, with what it may use of a multiprocessor.
 
-Registers are ceilings, somewhat above what NVRTC 13.0 needs: a change that needs more should be noticed, not forbidden.
+Registers are ceilings, somewhat above what NVRTC 13.0 needs: a change that needs more should be noticed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from gmrm_gpu.config import MixtureConfig
 from gmrm_gpu.engines.device import PROBE
+from gmrm_gpu.engines.fused import cut
+from gmrm_gpu.engines.fused.draw import SCHEME_NUMBERS, VALUE_TYPES, draw_source
+from gmrm_gpu.engines.fused.fit import plan_fit
+from gmrm_gpu.engines.fused.label import plan_label
+from gmrm_gpu.engines.fused.launch import Launch
+from gmrm_gpu.engines.fused.tally import tally_source
 from gmrm_gpu.engines.source import KernelSource
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
-"""Turing to Blackwell: what the kernels are written for."""
+ARCHITECTURES = {
+    "sm_75": 65536,
+    "sm_80": 166912,
+    "sm_86": 101376,
+    "sm_90": 232448,
+    "sm_100": 232448,
+    "sm_120": 101376,
+}
+"""Turing to Blackwell, what the kernels are written for, and the shared memory that a block may have there."""
+ALL, ONE = tuple(ARCHITECTURES), ("sm_90",)
+
+TERMS = ((1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (3, 0), (2, 1), (1, 2), (0, 3))
+HIGH_TERMS = ((4, 0), (3, 1), (2, 2), (1, 3), (0, 4), (3, 0), (0, 3), (2, 1), (1, 2))
+USUAL = MixtureConfig().terms
+SMALL, LARGE = 2621, 262144
+"""Samples of a fit: one block, a team of blocks."""
 
 
 @dataclass(frozen=True)
@@ -20,19 +43,73 @@ class Instance:
 
     Attributes
     ----------
-    label : in the test's name. source : the kernel. threads : of its largest block.
-    registers : ceiling, of a thread. stack_bytes : ceiling of its local arrays.
-    everywhere : compiled for all architectures in each test run; else for sm_90 alone, and for the others by `-m slow`.
+    label : in the test's name. source : the kernel. threads : of its largest block. registers : ceiling, of a thread.
+    shared_bytes : of a block. stack_bytes : ceiling of a thread's local arrays.
+    archs : compiled for these in each test run, and for the others by ``pytest -m slow``.
     """
 
     label: str
     source: KernelSource
     threads: int
     registers: int
+    shared_bytes: int = 0
     stack_bytes: int = 0
-    everywhere: bool = True
+    archs: tuple[str, ...] = ALL
 
 
 def instances() -> list[Instance]:
     """All instances."""
-    return [Instance("probe", PROBE, 1024, 24)]
+    probe = Instance("probe", PROBE, 1024, 24)
+    return [probe, *_draws(), *_fits(), *_labels(), *_tallies()]
+
+
+def _launched(label: str, launch: Launch, registers: int, *, stack: int = 0, archs: tuple[str, ...] = ALL) -> Instance:
+    return Instance(label, launch.kernel, launch.threads, registers, launch.shared_bytes, stack, archs)
+
+
+def _mixture(k: int, terms: tuple[tuple[int, int], ...]) -> MixtureConfig:
+    return MixtureConfig(n_components=k, trend=terms or "none")
+
+
+def _model(k: int, terms: tuple[tuple[int, int], ...]) -> str:
+    return f"K{k}-q{len(terms)}-degree{max((a + b for a, b in terms), default=0)}"
+
+
+def _draws() -> list[Instance]:
+    found = []
+    for scheme in SCHEME_NUMBERS:
+        for dtype in VALUE_TYPES:
+            source = draw_source(scheme, np.dtype(dtype), wide=dtype != "uint8")
+            archs = ALL if dtype in ("uint8", "float32") else ONE
+            found.append(Instance(f"draw-{scheme}-{dtype}", source, cut.THREADS, 64, 64, archs=archs))
+    return found
+
+
+def _fits() -> list[Instance]:
+    """Slowly, all numbers of components and terms; else the default, the largest, and a few more once."""
+    chosen = {(4, USUAL, SMALL): ALL, (4, USUAL, LARGE): ALL, (6, TERMS, SMALL): ALL}
+    once = ((2, (), SMALL), (3, USUAL, SMALL), (5, USUAL, LARGE), (6, HIGH_TERMS, SMALL), (6, HIGH_TERMS, LARGE))
+    chosen |= dict.fromkeys(once, ONE)
+    slow = [(k, TERMS[:q], m) for k in range(2, 7) for q in range(10) for m in (SMALL, LARGE)]
+    chosen |= {case: () for case in slow if case not in chosen}
+    found = [_fit(*case, archs) for case, archs in chosen.items()]
+    return [*found, _fit(4, USUAL, SMALL, ONE, wide=True), _fit(4, USUAL, LARGE, ONE, wide=True)]
+
+
+def _fit(k: int, terms: tuple[tuple[int, int], ...], m: int, archs: tuple[str, ...], *, wide: bool = False) -> Instance:
+    launch = plan_fit(1000, m, _mixture(k, terms), wide=wide).launch
+    label = f"fit-{_model(k, terms)}{'-team' * launch.cooperative}{'-wide' * wide}"
+    return _launched(label, launch, 176 if k <= 4 else 248, stack=16, archs=archs)
+
+
+def _labels() -> list[Instance]:
+    found = []
+    for k, terms, wide in ((2, (), False), (4, USUAL, False), (4, USUAL, True), (6, HIGH_TERMS, False)):
+        launch = plan_label(1000, SMALL, _mixture(k, terms), wide=wide)
+        found.append(_launched(f"label-{_model(k, terms)}{'-wide' * wide}", launch, 104))
+    return found
+
+
+def _tallies() -> list[Instance]:
+    schemes = ("fixed", "stratified", "lines")
+    return [Instance(f"tally-{scheme}", tally_source(scheme), cut.THREADS, 40) for scheme in schemes]

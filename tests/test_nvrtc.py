@@ -38,7 +38,7 @@ TINY = Given("tiny", "tiny.cu")
 
 
 def case(instance, arch):
-    marks = () if instance.everywhere or arch == "sm_90" else pytest.mark.slow
+    marks = () if arch in instance.archs else pytest.mark.slow
     return pytest.param(instance, arch, id=f"{instance.label}-{arch}", marks=marks)
 
 
@@ -67,11 +67,17 @@ def test_kernel_compiles_within_its_registers(instance, arch, binaries):
         assert compiled.spill_bytes == 0
         assert compiled.stack_bytes <= instance.stack_bytes
     assert compiled.shared_bytes == 0, "all shared memory comes from the one dynamic block"
+    assert instance.shared_bytes <= ARCHITECTURES[arch]
 
 
 def test_every_kernel_of_the_package_has_an_instance():
-    named = {instance.source.file for instance in instances() if instance.everywhere}
+    named = {instance.source.file for instance in instances() if set(instance.archs) == set(ARCHITECTURES)}
     assert named == {path.name for path in source.FOLDER.glob("*.cu")}
+
+
+def test_names_of_instances_are_unique():
+    labels = [instance.label for instance in instances()]
+    assert len(set(labels)) == len(labels)
 
 
 # ---------------------------------------------------------------- what the log tells
