@@ -9,7 +9,7 @@ from host.device import HostDevice
 from gmrm_gpu.classify import NOT_VISITED
 from gmrm_gpu.config import METRICS, SCHEMES, SIDES, WINDOWS, CorrectionConfig, PhaseConfig, SamplingConfig
 from gmrm_gpu.correct import correct_labels
-from gmrm_gpu.engines.fused.correct import is_active, neighbourhood, plan_correct, run_correct, run_paint
+from gmrm_gpu.engines.fused.correct import is_active, is_narrow, neighbourhood, plan_correct, run_correct, run_paint
 from gmrm_gpu.engines.fused.cut import MOST_A_BLOCK
 from gmrm_gpu.engines.fused.label import map_shape
 from gmrm_gpu.engines.fused.tally import plan_tally, run_tally, share_and_variance
@@ -43,12 +43,11 @@ def names_of(n_phases, foreground):
 
 
 def paint(labels, positions, shape, n_phases):
-    """(R, T, phases, words, height) bit maps."""
-    _, words, height = map_shape(shape, n_phases)
-    maps = np.zeros((*labels.shape[:2], n_phases, words, height), dtype=np.uint32)
+    """(R, T, words, height, phases) bit maps."""
+    maps = np.zeros((*labels.shape[:2], *map_shape(shape, n_phases)), dtype=np.uint32)
     r, t, j = np.nonzero(labels != NOT_VISITED)
     y, x = np.divmod(positions[r, t, j], shape[1])
-    np.bitwise_or.at(maps, (r, t, labels[r, t, j], x // 32, y), np.uint32(1) << (x % 32).astype(np.uint32))
+    np.bitwise_or.at(maps, (r, t, x // 32, y, labels[r, t, j]), np.uint32(1) << (x % 32).astype(np.uint32))
     return maps
 
 
@@ -118,10 +117,10 @@ def test_shapes_and_words(shape):
 
 
 def test_radius_of_a_hundred():
-    """Rows of several words, and everything in reach."""
+    """Rows of one window, of several words, and everything in reach."""
     shape = (40, 215)
     labels, positions = volume(7, (3, *shape), m=2000, replicates=1)
-    for radius in (40, 100):
+    for radius in (15.9, 16, 40, 100):
         config = CorrectionConfig("l2", radius, 0.5, "past+current", "both")
         assert compare(labels, positions, shape, config)[0] > 0
 
@@ -144,20 +143,29 @@ def test_many_blocks_a_fit_and_any_order():
         compare(labels, positions, (12, 33), config, device=HostDevice(schedule=schedule))
 
 
+def test_nobody_within_reach():
+    labels, positions = volume(12, (3, 5, 9), m=40, padding=0)
+    config = CorrectionConfig(radius=2, time_scale=3, sides="both")
+    assert compare(labels, positions, (5, 9), config) == (0, labels.size)
+
+
 def test_no_samples_at_all():
     labels, positions = volume(11, (3, 5, 6), m=7, padding=1.1)
     assert compare(labels, positions, (5, 6), CorrectionConfig(radius=3, sides="both")) == (0, 0)
 
 
 def test_neighbourhood_of_the_paper():
-    """217 neighbours in the past at r = 5 on full sampling (METHOD.md 7)."""
-    rows = neighbourhood(CorrectionConfig(radius=5), 300)
-    assert (2 * (rows[:, 1] >> 16) + 1).sum() == 217
-    assert set(rows[:, 0]) == {-1, -2, -3, -4, -5}
-    assert set(neighbourhood(CorrectionConfig(radius=5), 3)[:, 0]) == {-1, -2}
-    assert len(neighbourhood(CorrectionConfig(radius=5), 1)) == 1
+    """How many neighbours METHOD.md 7 counts in the past on full sampling."""
+    for radius, neighbours in ((5, 217), (10, 1926), (20, 16072)):
+        config = CorrectionConfig(radius=radius)
+        offsets, span = neighbourhood(config, 300).T
+        widths = np.bitwise_count(span.astype(np.uint32)) if is_narrow(config) else 2 * span + 1
+        assert widths.sum() == neighbours
+        assert set(offsets.astype(np.int16)) == set(range(-radius, 0))
+    assert set(neighbourhood(config, 3)[:, 0].astype(np.int16)) == {-1, -2}
+    assert len(neighbourhood(config, 1)) == 0
     assert not is_active(CorrectionConfig(radius=0))
-    assert plan_correct(10, 26214, 2, wide=False).blocks == 70
+    assert plan_correct(10, 26214, 2, config, wide=False).blocks == 70
 
 
 def sampler_of(scheme, shape, rate, *, masked=False):

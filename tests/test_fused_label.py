@@ -77,7 +77,7 @@ def device_fits(fit, device):
 
 
 def run(values, positions, valid, fit, shape, mixture, phases, *, wide, maps=True, size=None, device=None):
-    """Labels (n, m), posterior mean (n,), foreground counts (n,), maps (n, phases, words, height)."""
+    """Labels (n, m), posterior mean (n,), foreground counts (n,), maps (n, words, height, phases)."""
     device = device or HostDevice()
     n, m = values.shape
     size = size or (1, n)
@@ -119,12 +119,11 @@ def compare(rng, shape, m, mixture, phases, *, n=5, wide=False, sigma=(3.0, 8.0)
 
 
 def painted(labels, positions, shape, n_phases):
-    """(n, phases, words, height) maps, pixel by pixel."""
-    _, words, height = map_shape(shape, n_phases)
-    maps = np.zeros((len(labels), n_phases, words, height), dtype=np.uint32)
+    """(n, words, height, phases) maps, pixel by pixel."""
+    maps = np.zeros((len(labels), *map_shape(shape, n_phases)), dtype=np.uint32)
     for i, j in np.argwhere(labels != NOT_VISITED):
         y, x = divmod(int(positions[i, j]), shape[1])
-        maps[i, labels[i, j], x // 32, y] |= np.uint32(1 << (x % 32))
+        maps[i, x // 32, y, labels[i, j]] |= np.uint32(1 << (x % 32))
     return maps
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ...backend import Array
 from ...config import CorrectionConfig, PhaseConfig
 from ...correct import ball_rows, time_offsets
 from ..source import KernelSource
-from .cut import THREADS, cut_samples
+from .cut import THREADS, WARP, cut_samples
 from .label import map_shape
 from .launch import Device, Launch
 
@@ -18,15 +20,23 @@ def is_active(correction: CorrectionConfig) -> bool:
     return correction.radius_px > 0
 
 
+def is_narrow(correction: CorrectionConfig) -> bool:
+    """Whether 32 pixels hold every row of the neighbourhood."""
+    return 2 * math.floor(correction.radius_px) + 1 <= WARP
+
+
 def neighbourhood(correction: CorrectionConfig, n_frames: int) -> np.ndarray:
-    """(n, 2) int32, the kernel's ``BallRow``: frame offset; row offset in the low 16 bits, half width in the high."""
-    found = [
-        (dt, (half << 16) | (dy & 0xFFFF))
-        for dt in time_offsets(correction)
-        if abs(dt) < n_frames
-        for dy, half in ball_rows(correction, dt)
-    ]
-    return np.array(found or [(n_frames, 0)], dtype=np.int32)
+    """(n, 2) int32, the kernel's ``BallRow``s: offsets in time (low 16 bits) and rows; half width, or a mask.
+
+    Frames further away than a movie of `n_frames` is long are left out, perhaps all.
+    """
+    offsets = [dt for dt in time_offsets(correction) if abs(dt) < n_frames]
+    found = [(dt, dy, half) for dt in offsets for dy, half in ball_rows(correction, dt)]
+    frame, row, half = np.array(found, dtype=np.int64).reshape(-1, 3).T
+    span = half
+    if is_narrow(correction):
+        span = ((2 << 2 * half) - 1) << (math.floor(correction.radius_px) - half)
+    return np.stack([row << 16 | frame & 0xFFFF, span], axis=1).astype(np.int32)
 
 
 def paint_source(*, wide: bool) -> KernelSource:
@@ -40,7 +50,7 @@ def plan_paint(n_fits: int, m: int, *, wide: bool) -> Launch:
 
 
 def run_paint(words: Array, labels: Array, shape: tuple[int, int], n_phases: int, *, device: Device) -> Array:
-    """Bit maps (R, T, phases, words, height) of labels (R, T, m) that the label kernel did not make."""
+    """Bit maps (R, T, words, height, phases) of labels (R, T, m) that the label kernel did not make."""
     replicates, frames, m = labels.shape
     cut = cut_samples(m)
     maps = device.zeros((replicates, frames, *map_shape(shape, n_phases)), np.uint32)
@@ -49,14 +59,16 @@ def run_paint(words: Array, labels: Array, shape: tuple[int, int], n_phases: int
     return maps
 
 
-def correct_source(n_phases: int, *, wide: bool) -> KernelSource:
+def correct_source(n_phases: int, *, narrow: bool, wide: bool) -> KernelSource:
     """The kernel's instance."""
-    return KernelSource("correct", "correct.cu", (("N_PHASES", n_phases), ("WIDE", int(wide))))
+    constants = (("N_PHASES", n_phases), ("WIDE", int(wide)), ("NARROW", int(narrow)))
+    return KernelSource("correct", "correct.cu", constants)
 
 
-def plan_correct(n_fits: int, m: int, n_phases: int, *, wide: bool) -> Launch:
+def plan_correct(n_fits: int, m: int, n_phases: int, correction: CorrectionConfig, *, wide: bool) -> Launch:
     """The launch that corrects `n_fits` frames of `m` places each."""
-    return Launch(correct_source(n_phases, wide=wide), n_fits * cut_samples(m).chunks, THREADS)
+    source = correct_source(n_phases, narrow=is_narrow(correction), wide=wide)
+    return Launch(source, n_fits * cut_samples(m).chunks, THREADS)
 
 
 def run_correct(
@@ -73,7 +85,7 @@ def run_correct(
 
     Parameters
     ----------
-    words : (R, T, m) packed samples. maps : (R, T, phases, words, height), painted with the raw labels.
+    words : (R, T, m) packed samples. maps : (R, T, words, height, phases), painted with the raw labels.
 
     Returns
     -------
@@ -82,13 +94,23 @@ def run_correct(
     replicates, frames, m = labels.shape
     cut = cut_samples(m)
     rows = neighbourhood(correction, frames)
+    table = device.asarray(rows if len(rows) else np.zeros((1, 2), np.int32))
     without = device.zeros((replicates, frames), np.int32)
-    sizes = (len(rows), frames, m, cut.length, cut.chunks, *shape, phases.foreground_index)
+    sizes = (
+        len(rows),
+        math.floor(correction.radius_px),
+        frames,
+        m,
+        cut.length,
+        cut.chunks,
+        *shape,
+        phases.foreground_index,
+    )
     flags = (correction.sides == "both", correction.window != "past")
-    plan_correct(replicates * frames, m, len(phases.names), wide=words.dtype == np.uint64).run(
+    plan_correct(replicates * frames, m, len(phases.names), correction, wide=words.dtype == np.uint64).run(
         device,
         (
-            *(words, labels, maps, device.asarray(rows), without),
+            *(words, labels, maps, table, without),
             *(np.int32(n) for n in (*sizes, *flags)),
             np.float64(correction.gamma),
         ),

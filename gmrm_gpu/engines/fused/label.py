@@ -26,7 +26,7 @@ class Labels:
     ----------
     labels : (R, T, m) uint8 phases, or `NOT_VISITED`. n_foreground : (R, T) int32, samples labelled foreground.
     posterior : (R, T, chunks) float64, sums of the foreground's posterior, NaN for unusable fits.
-    maps : (R, T, phases, words, height) uint32, bit maps of the labels (maps.cuh), or None.
+    maps : (R, T, words, height, phases) uint32, bit maps of the labels (maps.cuh), or None.
     """
 
     labels: Array
@@ -52,8 +52,8 @@ class Labels:
 
 
 def map_shape(shape: tuple[int, int], n_phases: int) -> tuple[int, int, int]:
-    """(phases, words, height) of the bit maps of a frame of `shape`; see maps.cuh."""
-    return n_phases, -(-shape[1] // WARP), shape[0]
+    """(words, height, phases) of the bit maps of a frame of `shape`; see maps.cuh."""
+    return -(-shape[1] // WARP), shape[0], n_phases
 
 
 def label_source(mixture: MixtureConfig, *, wide: bool) -> KernelSource:

@@ -63,8 +63,9 @@ def plan_launches(size: BlockSize, config: AnalysisConfig, resident_blocks: int 
     """Every launch of a block, in order: a draw a slab, then one each of fit, label, correct (if any) and tally."""
     replicates = np.zeros(size.n_replicates, np.uint32)
     job = size.job(replicates, np.zeros(size.n_frames, np.uint32))
-    n_phases = len(config.phases.names)
-    vote = [plan_correct(size.n_fits, size.m, n_phases, wide=size.wide)] if is_active(config.correction) else []
+    n_phases, vote = len(config.phases.names), []
+    if is_active(config.correction):
+        vote = [plan_correct(size.n_fits, size.m, n_phases, config.correction, wide=size.wide)]
     return [
         *(plan_draw(job, part.stop - part.start) for part in size.slabs),
         plan_fits(size, config, resident_blocks).launch,

@@ -1,6 +1,6 @@
 // The spatio-temporal vote of METHOD.md 7, as gmrm_gpu/correct.py decides it.
 //
-// Compile-time: N_PHASES, WIDE.
+// Compile-time: N_PHASES, WIDE, and NARROW: 1 where 32 pixels hold every row of the neighbourhood.
 #include "samples.cuh"
 #include "maps.cuh"
 
@@ -8,8 +8,8 @@
 
 // One row of the neighbourhood: pixels x - half .. x + half of row y + dy of frame t + dt.
 struct BallRow {
-    int dt;
-    short dy, half;
+    short dt, dy;
+    u32 span;  // half; or NARROW: which of the pixels x - REACH .. x - REACH + 31 are within
 };
 
 struct Vote {
@@ -22,22 +22,59 @@ struct Vote {
 struct Volume {
     const u32* maps;  // see maps.cuh
     int n_frames, height, width, words;
+
+    // Words of frame number `fit` + dt: those of the phases follow each other.
+    __device__ __forceinline__ const u32* at(i64 fit, int word, int y) const {
+        return maps + map_place(fit, N_PHASES, 0, words, height, word, y);
+    }
 };
 
-// Adds to `counts` how many pixels of each phase a row has beside pixel (x, y) of frame `t`, which is number `fit`.
-__device__ __forceinline__ void count_row(const Volume& volume, BallRow row, i64 fit, int t, int x, int y,
-                                          int (&counts)[N_PHASES]) {
-    int frame = t + row.dt, line = y + row.dy;
-    if (frame < 0 || frame >= volume.n_frames || line < 0 || line >= volume.height) return;
-    int low = max(x - row.half, 0), high = min(x + row.half, volume.width - 1);
-    const u32* words = volume.maps + map_place(fit + row.dt, N_PHASES, 0, volume.words, volume.height, low, line);
-    i64 phase = i64(volume.words) * volume.height;
-    for (int word = low / 32; word <= high / 32; ++word, words += volume.height) {
-        u32 mask = FULL_MASK << (word == low / 32 ? low % 32 : 0);
-        mask &= FULL_MASK >> (word == high / 32 ? 31 - high % 32 : 0);
+// A pixel (x, y) of frame t, which is number `fit`, and the words that its neighbours are in.
+struct Pixel {
+    i64 fit;
+    int t, x, y;
+    int first, shift;  // x - reach is bit `shift` of word `first`
+    __device__ __forceinline__ Pixel(i64 fit, int t, int x, int y, int reach)
+        : fit(fit), t(t), x(x), y(y), first((x - reach) >> 5), shift((x - reach) & 31) {}
+};
+
+__device__ __forceinline__ void load_words(const u32* from, bool exists, u32 (&out)[N_PHASES]) {
+#if N_PHASES == 2
+    u64 both = exists ? *reinterpret_cast<const u64*>(from) : 0;
+    out[0] = u32(both);
+    out[1] = u32(both >> 32);
+#else
 #pragma unroll
-        for (int p = 0; p < N_PHASES; ++p) counts[p] += __popc(words[p * phase] & mask);
+    for (int p = 0; p < N_PHASES; ++p) out[p] = exists ? from[p] : 0;
+#endif
+}
+
+// Adds to `counts` how many pixels of each phase a row has beside a pixel. NARROW: a window of 32 pixels cut out of two
+// words, the same for all rows of a pixel, and masks made beforehand; else word by word.
+__device__ __forceinline__ void count_row(const Volume& volume, BallRow row, const Pixel& pixel,
+                                          int (&counts)[N_PHASES]) {
+    int frame = pixel.t + row.dt, line = pixel.y + row.dy;
+    if (u32(frame) >= u32(volume.n_frames) || u32(line) >= u32(volume.height)) return;
+#if NARROW
+    const u32* words = volume.at(pixel.fit + row.dt, pixel.first, line);
+    u32 left[N_PHASES], right[N_PHASES];
+    load_words(words, pixel.first >= 0, left);
+    load_words(words + volume.height * N_PHASES, pixel.first + 1 < volume.words, right);
+#pragma unroll
+    for (int p = 0; p < N_PHASES; ++p) {
+        counts[p] += __popc(__funnelshift_r(left[p], right[p], pixel.shift) & row.span);
     }
+#else
+    int half = int(row.span), low = max(pixel.x - half, 0), high = min(pixel.x + half, volume.width - 1);
+    const u32* words = volume.at(pixel.fit + row.dt, low / 32, line);
+    for (int word = low / 32; word <= high / 32; ++word, words += volume.height * N_PHASES) {
+        u32 mask = FULL_MASK << (word == low / 32 ? low % 32 : 0), found[N_PHASES];
+        mask &= FULL_MASK >> (word == high / 32 ? 31 - high % 32 : 0);
+        load_words(words, true, found);
+#pragma unroll
+        for (int p = 0; p < N_PHASES; ++p) counts[p] += __popc(found[p] & mask);
+    }
+#endif
 }
 
 // The new label; `lonely`: no neighbours. Shares are compared as quotients, which are exact at ties.
@@ -60,11 +97,11 @@ __device__ __forceinline__ int voted(const Vote& vote, int label, int (&counts)[
 // Block b has `length` samples (whole warps) from (b % chunks) * length of fit b / chunks; fit = replicate * T + frame.
 //
 // samples: (F, m). labels: (F, m), replaced in place; neighbours are read from the maps, which keep the raw labels.
-// rows: (n_rows,). without: (F,) zero before; visited samples that have no neighbours.
+// rows: (n_rows,), none wider than 2 reach + 1 pixels. without: (F,) zero before; visited samples that have no neighbours.
 extern "C" __global__ void __launch_bounds__(N_THREADS, 4)
 correct(const Word* __restrict__ samples, u8* __restrict__ labels, const u32* __restrict__ maps,
-        const BallRow* __restrict__ rows, int* __restrict__ without, int n_rows, int n_frames, int m, int length,
-        int chunks, int height, int width, int foreground, int both, int own, double gamma) {
+        const BallRow* __restrict__ rows, int* __restrict__ without, int n_rows, int reach, int n_frames, int m,
+        int length, int chunks, int height, int width, int foreground, int both, int own, double gamma) {
     i64 fit = blockIdx.x / chunks;
     int t = int(fit % n_frames), lane = lane_id(), alone = 0;
     int start = blockIdx.x % chunks * length, stop = min(start + length, m);
@@ -75,18 +112,18 @@ correct(const Word* __restrict__ samples, u8* __restrict__ labels, const u32* __
         int j = base + lane;
         int label = j < stop ? labels[fit * m + j] : NOT_VISITED;
         bool asked = vote.both ? label != NOT_VISITED : label == foreground;
-        int place = 0, counts[N_PHASES] = {};
+        u32 place = 0;
+        int counts[N_PHASES] = {};
         if (asked) {
             Sample sample = unpack(samples[fit * m + j]);
-            place = sample.y << 16 | sample.x;
+            place = u32(sample.y) << 16 | u32(sample.x);
         }
         // The lanes share the rows of one sample after the other; each keeps the counts of its own.
         for (u32 waiting = __ballot_sync(FULL_MASK, asked); waiting; waiting &= waiting - 1) {
             int next = __ffs(waiting) - 1, found[N_PHASES] = {};
             u32 here = __shfl_sync(FULL_MASK, place, next);
-            for (int row = lane; row < n_rows; row += WARP) {
-                count_row(volume, rows[row], fit, t, here & 0xffff, here >> 16, found);
-            }
+            const Pixel pixel(fit, t, here & 0xffff, here >> 16, reach);
+            for (int row = lane; row < n_rows; row += WARP) count_row(volume, rows[row], pixel, found);
 #pragma unroll
             for (int p = 0; p < N_PHASES; ++p) {
                 int total = warp_sum(found[p]);

@@ -87,7 +87,7 @@ label(const Word* __restrict__ samples, const double* __restrict__ weights, cons
             phase = phase_of >> 4 * one.component & 15;
             sum += one.posterior;
             found += phase == foreground;
-            if (maps) paint(maps, map_place(fit, n_phases, phase, words, height, sample.x, sample.y), sample.x);
+            if (maps) paint(maps, fit, n_phases, phase, words, height, sample.x, sample.y);
         }
         labels[fit * m + j] = u8(phase);
     }

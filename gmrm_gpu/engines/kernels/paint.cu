@@ -18,7 +18,6 @@ paint_maps(const Word* __restrict__ samples, const u8* __restrict__ labels, u32*
         int label = labels[fit * m + j];
         if (label == NOT_VISITED) continue;
         Sample sample = unpack(samples[fit * m + j]);
-        i64 place = map_place(fit, n_phases, label, (width + 31) / 32, height, sample.x, sample.y);
-        paint(maps, place, sample.x);
+        paint(maps, fit, n_phases, label, (width + 31) / 32, height, sample.x, sample.y);
     }
 }
