@@ -22,6 +22,7 @@ from .classify import explain_foreground, foreground_components
 from .config import ESTIMATORS, AnalysisConfig
 from .correct import Corrected, Corrector
 from .engines import Counted, Engine, FusedEngine, GenericEngine, Kept, MovieFrames, select_engine
+from .engines.device import describe_gpu
 from .errors import InputError, MemoryBudgetError
 from .frames import Movie, open_movie
 from .philox import STREAM_START, stream_words
@@ -289,6 +290,7 @@ class Runner:
             "platform": platform.platform(),
             "device": self.backend.name,
             "device_reason": self.backend.reason,
+            **({"gpu": describe_gpu(self.backend.number)} if self.backend.name == "cupy" else {}),
             "engine": self.engine.name,
             "engine_reason": self.engine.reason,
             "seed": self.config.sampling.seed,

@@ -1,0 +1,301 @@
+"""The fused engine as a whole, on the CPU harness: equal to the generic engine, as planned, whatever the memory."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from host import build
+from host.device import HostDevice
+
+import gmrm_gpu.pipeline
+from gmrm_gpu.backend import make_backend
+from gmrm_gpu.config import (
+    AnalysisConfig,
+    ComputeConfig,
+    CorrectionConfig,
+    MixtureConfig,
+    PhaseConfig,
+    QuantityConfig,
+    SamplingConfig,
+    StudyConfig,
+)
+from gmrm_gpu.engines import FusedEngine, GenericEngine, select_engine
+from gmrm_gpu.engines.fused import fused_obstacle
+from gmrm_gpu.engines.fused.plan import BlockSize, bytes_per_replicate, plan_launches
+from gmrm_gpu.errors import ConfigError, DeviceMemoryError, MemoryBudgetError
+from gmrm_gpu.frames import open_movie
+from gmrm_gpu.pipeline import Runner, analyze
+from gmrm_gpu.sampling import Sampler
+from gmrm_gpu.study import run_study
+
+needs_compiler = pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
+NUMPY = make_backend(np)
+FRAMES, HEIGHT, WIDTH = 4, 37, 45
+
+
+def growing(dtype=np.uint8):
+    """A movie whose bright spot grows on a background of two levels."""
+    rng = np.random.default_rng(0)
+    y, x = np.indices((HEIGHT, WIDTH))
+    frames = []
+    for t in range(FRAMES):
+        level = np.where((x - 24) ** 2 + (y - 24) ** 2 < (6 + 2 * t) ** 2, 180, np.where(y < 12, 50, 115))
+        frames.append(level + rng.normal(scale=5, size=level.shape) + 5 * x / WIDTH)
+    return np.clip(np.rint(frames), 0, 255).astype(dtype)
+
+
+def settings(**changes):
+    defaults = {
+        "mixture": MixtureConfig(n_components=3, trend="linear"),
+        "correction": CorrectionConfig(radius=3, gamma=0.3),
+        "sampling": SamplingConfig(seed=11),
+        "method": "paper",
+    }
+    return AnalysisConfig(**(defaults | changes))
+
+
+class Recording(HostDevice):
+    """Keeps what was launched and how much memory was asked for."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.ran, self.allocated = [], 0
+
+    def kernel(self, source, *, cooperative=False):
+        kernel = super().kernel(source, cooperative=cooperative)
+
+        def launch(grid, block, args, *, shared_mem=0):
+            self.ran.append((source.digest, grid[0], block[0], shared_mem, cooperative))
+            kernel(grid, block, args, shared_mem=shared_mem)
+
+        return launch
+
+    def filled(self, shape, dtype, fill):
+        array = super().filled(shape, dtype, fill)
+        self.allocated += array.nbytes
+        return array
+
+
+class Short(HostDevice):
+    """Runs out of memory at one allocation, or at every one from it on."""
+
+    def __init__(self, at, *, always=False):
+        super().__init__()
+        self.left, self.always = at, always
+
+    def filled(self, shape, dtype, fill):
+        self.left -= 1
+        if self.left == 0 or (self.always and self.left < 0):
+            raise DeviceMemoryError("the GPU is out of memory: planted")
+        return super().filled(shape, dtype, fill)
+
+
+def runner(config, device=None, movie=None):
+    movie = open_movie(growing() if movie is None else movie)
+    generic = GenericEngine(NUMPY, "test")
+    return Runner(movie, config, NUMPY, generic if device is None else FusedEngine(generic, device, "test"))
+
+
+def assert_same(found, wanted, *, exactly=False, estimator="count"):
+    for name in wanted.__dataclass_fields__:
+        a, b = getattr(found, name), getattr(wanted, name)
+        if exactly or a.dtype != np.float64:
+            assert a.tobytes() == b.tobytes(), name
+        else:
+            # Where phases overlap, two fits that stop within the tolerance differ a little; labels must not.
+            close = name == "posterior" or (estimator == "posterior" and "share" in name)
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 if close else 1e-12, err_msg=name)
+
+
+CASES = {
+    "fixed": {},
+    "bernoulli": {"sampling": SamplingConfig(scheme="bernoulli")},
+    "stratified": {"sampling": SamplingConfig(scheme="stratified")},
+    "lines": {"sampling": SamplingConfig(scheme="lines", line_length=9)},
+    "no vote": {"correction": CorrectionConfig(radius=0)},
+    "symmetric, both sides": {"correction": CorrectionConfig(radius=2, window="symmetric", sides="both", metric="l1")},
+    "darkest": {"phases": PhaseConfig(phases="darkest")},
+    "separated": {"phases": PhaseConfig(phases="separated", polarity="both")},
+    "names": {"phases": PhaseConfig(phases="anode,electrolyte,li", foreground="electrolyte")},
+    "posterior": {"quantity": QuantityConfig(estimator="posterior")},
+    "no trend": {"mixture": MixtureConfig(n_components=3, trend="none")},
+    "reference schedule": {"mixture": MixtureConfig(n_components=3, trend="linear", schedule="reference")},
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("rate", [0.25, 1.0])
+def test_fused_equals_generic(case, rate):
+    config = settings(**CASES[case])
+    replicates = np.array([0, 1, 5]) if rate < 1 else np.array([0])
+    device = HostDevice()
+    found = runner(config, device).run(rate, replicates)
+    assert_same(found, runner(config).run(rate, replicates), estimator=config.estimator)
+    assert "fit" in device.launches, "the kernels were not used"
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
+def test_fused_equals_generic_on_other_pixels(dtype):
+    movie = growing(dtype) * dtype(3)
+    found = runner(settings(), HostDevice(), movie).run(0.1, np.arange(2))
+    assert_same(found, runner(settings(), None, movie).run(0.1, np.arange(2)))
+
+
+@needs_compiler
+def test_excluded_pixels_are_never_read():
+    movie = growing()
+    valid = np.ones((HEIGHT, WIDTH), dtype=bool)
+    valid[:, 5:11] = False
+    movie[:, ~valid] = 255
+    source = open_movie(movie, exclude=~valid)
+    results = []
+    for engine in (GenericEngine(NUMPY, ""), FusedEngine(GenericEngine(NUMPY, ""), HostDevice(), "")):
+        results.append(Runner(source, settings(), NUMPY, engine).run(0.2, np.arange(2)))
+    assert_same(results[1], results[0])
+
+
+@needs_compiler
+@pytest.mark.parametrize("radius", [0, 3])
+def test_what_runs_is_what_was_planned(radius):
+    config = settings(correction=CorrectionConfig(radius=radius))
+    device = Recording()
+    work = runner(config, device)
+    work.run(0.1, np.arange(3))
+    size = work.engine.size(work.sampler(0.1), 3, work.frames, work.budget)
+    planned = [
+        (launch.kernel.digest, launch.blocks, launch.threads, launch.shared_bytes, launch.cooperative)
+        for launch in plan_launches(size, work.config)
+    ]
+    assert device.ran == planned
+    assert len(planned) == (5 if radius else 4)
+
+
+def test_a_thousand_replicates_are_five_launches():
+    config = replace(settings(mixture=MixtureConfig()), correction=CorrectionConfig()).resolved
+    for rate, n_replicates in ((0.1, 100), (0.05, 200), (0.01, 1000)):
+        sampler = Sampler((512, 512), SamplingConfig(rate=rate))
+        size = BlockSize(n_replicates, 300, sampler, np.dtype(np.uint8), 300)
+        launches = plan_launches(size, config)
+        assert [launch.kernel.name for launch in launches] == ["draw", "fit", "label", "correct", "tally"]
+        assert launches[1].blocks == 300 * n_replicates
+        assert bytes_per_replicate(size, config) * n_replicates < 40e9, "does not fit a large GPU in one block"
+
+
+@needs_compiler
+def test_memory_is_what_was_planned():
+    used = {}
+    for n in (2, 5):
+        device = Recording()
+        work = runner(settings(), device)
+        work.run(0.1, np.arange(n))
+        used[n] = device.allocated
+    size = work.engine.size(work.sampler(0.1), 1, work.frames, work.budget)
+    # Beside what is planned, a replicate's own number is on the device.
+    assert used[5] - used[2] == 3 * (bytes_per_replicate(size, work.config) + 4)
+
+
+@needs_compiler
+def test_bits_do_not_depend_on_the_cut():
+    config = settings()
+    whole = runner(config, HostDevice()).run(0.1, np.arange(5))
+    parts = [runner(config, HostDevice()).run(0.1, part) for part in (np.arange(2), np.arange(2, 5))]
+    for name in whole.__dataclass_fields__:
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        assert joined.tobytes() == getattr(whole, name).tobytes(), name
+
+
+@needs_compiler
+@pytest.mark.parametrize("at", range(1, 20, 3))
+def test_running_out_of_memory_halves_the_block(at):
+    config = settings()
+    whole = runner(config, HostDevice()).run(0.1, np.arange(3))
+    device = Short(at)
+    assert_same(runner(config, device).run(0.1, np.arange(3)), whole, exactly=True)
+    assert device.left < 0, "memory never ran out"
+
+
+@needs_compiler
+def test_a_single_replicate_that_does_not_fit_says_what_it_needs():
+    with pytest.raises(MemoryBudgetError, match=r"one replicate needs [\d.]+ MB on the GPU, 1074 MB are free"):
+        runner(settings(), Short(4, always=True)).run(0.1, np.arange(4))
+
+
+@needs_compiler
+def test_a_large_movie_comes_in_slabs():
+    device = HostDevice()
+    small = settings(compute=ComputeConfig(memory_bytes=4 * HEIGHT * WIDTH * 3))
+    found = runner(small, device).run(0.1, np.arange(2))
+    assert device.launches.count("draw") == 2
+    assert_same(found, runner(settings(), HostDevice()).run(0.1, np.arange(2)), exactly=True)
+
+
+@needs_compiler
+def test_the_movie_is_uploaded_once():
+    device = Recording()
+    work = runner(settings(), device)
+    work.run(0.1, np.arange(2))
+    first, device.allocated = device.allocated, 0
+    work.run(0.1, np.arange(2))
+    assert first - device.allocated == growing().nbytes
+
+
+@pytest.fixture
+def on_kernels(monkeypatch):
+    """Make every analysis run on the kernels; gives the device."""
+    device = HostDevice()
+    engine = FusedEngine(GenericEngine(NUMPY, ""), device, "test")
+    monkeypatch.setattr(gmrm_gpu.pipeline, "select_engine", lambda *args: engine)
+    return device
+
+
+@needs_compiler
+def test_a_study_is_the_generic_one(on_kernels, monkeypatch):
+    config = StudyConfig(settings(), rates=(0.2, 0.1), n_replicates=(2, 3), methods=("paper",))
+    found = run_study(growing(), config)
+    assert on_kernels.launches.count("fit") == 4  # the reference, the example, two rates
+    monkeypatch.undo()
+    wanted = run_study(growing(), config)
+    np.testing.assert_allclose(found.reference, wanted.reference, rtol=0, atol=1e-12)
+    for rate in config.rates:
+        np.testing.assert_allclose(found.shares[rate], wanted.shares[rate], rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(found.status[rate], wanted.status[rate])
+    np.testing.assert_array_equal(found.examples.labels, wanted.examples.labels)
+    np.testing.assert_array_equal(found.examples.labels_settings, wanted.examples.labels_settings)
+    assert (found.provenance["engine"], wanted.provenance["engine"]) == ("fused", "generic")
+
+
+@needs_compiler
+def test_an_analysis_is_the_generic_one(on_kernels, monkeypatch):
+    found = analyze(growing(), settings(), rate=0.3)
+    assert on_kernels.launches == ["draw", "fit", "label", "correct", "tally"]
+    monkeypatch.undo()
+    wanted = analyze(growing(), settings(), rate=0.3)
+    np.testing.assert_array_equal(found.labels, wanted.labels)
+    np.testing.assert_allclose(found.fits.means, wanted.fits.means, rtol=0, atol=0.01)
+
+
+def test_the_choice_of_engine():
+    config, shape, uint8 = settings().resolved, (512, 512), np.dtype(np.uint8)
+
+    def obstacle(device="cupy", shape=shape, dtype=uint8, **changes):
+        return fused_obstacle(device, settings(**changes).resolved, shape, dtype)
+
+    assert fused_obstacle("cupy", config, shape, uint8) is None
+    assert "no GPU" in obstacle("numpy")
+    assert "float64" in obstacle(compute=ComputeConfig(dtype="float64"))
+    assert "10 trend terms" in obstacle(mixture=MixtureConfig(trend="x,y,x2,xy,y2,x3,x2y,xy2,y3,x4"))
+    assert "revolution" in obstacle(quantity=QuantityConfig(geometry="revolution", pixel_size_um=1.0))
+    assert "uint32" in obstacle(dtype=np.dtype(np.uint32))
+    assert "70000" in obstacle(shape=(70000, 10))
+
+
+def test_what_was_asked_for_is_taken_or_refused():
+    shape, uint8 = (64, 64), np.dtype(np.uint8)
+    assert select_engine(NUMPY, settings().resolved, shape, uint8).name == "generic"
+    generic = settings(compute=ComputeConfig(engine="generic")).resolved
+    assert "asked for" in select_engine(NUMPY, generic, shape, uint8).reason
+    fused = settings(compute=ComputeConfig(engine="fused")).resolved
+    with pytest.raises(ConfigError, match=r"fused engine cannot be used because of the device, which is no GPU"):
+        select_engine(NUMPY, fused, shape, uint8)
