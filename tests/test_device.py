@@ -15,6 +15,7 @@ from gmrm_gpu.engines import device as module
 from gmrm_gpu.engines import nvrtc
 from gmrm_gpu.engines.device import PROBE, CudaDevice, count_gpus, describe_gpu, probe_kernels
 from gmrm_gpu.engines.nvrtc import Compiled
+from gmrm_gpu.engines.source import KernelSource
 from gmrm_gpu.errors import DeviceError, DeviceMemoryError
 
 HOPPER = {"name": b"NVIDIA H200", "totalGlobalMem": 150_000_000_000, "major": 9, "minor": 0}
@@ -131,6 +132,13 @@ def test_a_kernel_is_compiled_and_loaded_once_for_its_gpu(cuda):
         (False, b"binary of sm_90", (7,), (64,), (), 16, 1),
         (True, b"binary of sm_90", (1,), (32,), (), 0, 1),
     ]
+
+
+def test_kernels_are_compiled_before_they_are_needed(cuda):
+    other = KernelSource("probe", "probe.cu", (("N", 1),))
+    CudaDevice().prepare([PROBE, other, PROBE])
+    assert sorted(cuda.compiled, key=str) == sorted([(PROBE, "sm_90"), (other, "sm_90")], key=str)
+    assert cuda.modules == []
 
 
 def test_a_gpu_newer_than_the_compiler_gets_ptx(cuda):
@@ -271,6 +279,23 @@ def test_the_probe_believes_right_answers_alone(cuda, monkeypatch):
     monkeypatch.setattr(cuda, "run", lambda out, *rest: out.fill(0))
     with pytest.raises(DeviceError, match="wrong answer"):
         probe_kernels(device)
+
+
+usable, reason = backend.probe_gpu()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not usable, reason=f"no usable GPU: {reason}")
+def test_a_real_gpu_runs_the_probe():
+    device = CudaDevice()
+    probe_kernels(device)
+    probe_kernels(device, shared=device.max_shared_bytes)
+    assert device.resident_blocks(PROBE, 64, device.max_shared_bytes) == device.multiprocessors
+    told = device.describe()
+    assert told["gpu"]
+    assert told["arch"] == device.arch
+    with pytest.raises(DeviceMemoryError):
+        device.empty((2**50,), np.uint8)
 
 
 # ---------------------------------------------------------------- what the command line says

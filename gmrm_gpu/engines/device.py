@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, n_cores
 from ..errors import DeviceError, DeviceMemoryError
 from .nvrtc import Compiler, choose_arch, compile_kernel, find_compiler
 from .source import KernelSource, shared_bytes
@@ -58,6 +59,11 @@ class CudaDevice:
         self.max_shared_bytes = int(runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, number))
         self.compiler = compiler or find_compiler(runtime.driverGetVersion() // 1000)
         self.arch = choose_arch(self.capability, self.compiler)
+
+    def prepare(self, sources: Iterable[KernelSource]) -> None:
+        """Compile kernels side by side, on all cores, before the first of them is needed."""
+        with ThreadPoolExecutor(n_cores()) as pool:
+            list(pool.map(lambda source: compile_kernel(source, self.arch, compiler=self.compiler), set(sources)))
 
     def kernel(self, source: KernelSource, *, cooperative: bool = False) -> CudaKernel:
         """The kernel, compiled and loaded at its first use."""
