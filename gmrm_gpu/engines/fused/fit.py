@@ -187,9 +187,10 @@ def _threads(m: int) -> int:
 
 
 def _resident_threads(mixture: MixtureConfig) -> int:
-    """Threads that a multiprocessor of 65,536 registers should hold: what the accumulators leave room for."""
+    """Threads that a multiprocessor of 65,536 registers should hold: what accumulators and terms leave room for."""
     sums = warp_sums(mixture)
-    return 256 if sums > 96 else 384 if sums > 32 else 512
+    many = sums > 96 or (sums > 64 and mixture.n_terms > 6)
+    return 256 if many else 384 if sums > 32 else 512
 
 
 def _subset_size(m: int) -> int:
