@@ -128,7 +128,7 @@ def test_radius_of_a_hundred():
 def test_shares_that_equal_gamma():
     """4 of 10 neighbours at gamma = 0.4: a quotient meets it exactly."""
     labels, positions = volume(8, (3, 8, 9), m=72, padding=0)
-    for gamma in (0.0, 0.2, 0.25, 0.4, 0.6, 0.7, 1.0):
+    for gamma in (0.0, 0.2, 0.25, 0.4, 0.6, 6 * 0.1, 0.7, 1.0):
         compare(labels, positions, (8, 9), CorrectionConfig("l2", 1.5, gamma, "past", "both"))
 
 
@@ -158,14 +158,17 @@ def test_neighbourhood_of_the_paper():
     """How many neighbours METHOD.md 7 counts in the past on full sampling."""
     for radius, neighbours in ((5, 217), (10, 1926), (20, 16072)):
         config = CorrectionConfig(radius=radius)
-        offsets, span = neighbourhood(config, 300).T
-        widths = np.bitwise_count(span.astype(np.uint32)) if is_narrow(config) else 2 * span + 1
+        narrow = is_narrow(config, (512, 512), 2)
+        assert narrow == (radius < 16)
+        rows = neighbourhood(config, 300, narrow=narrow)
+        widths = np.bitwise_count(rows >> 32) if narrow else 2 * (rows >> 32).astype(int) + 1
         assert widths.sum() == neighbours
-        assert set(offsets.astype(np.int16)) == set(range(-radius, 0))
-    assert set(neighbourhood(config, 3)[:, 0].astype(np.int16)) == {-1, -2}
-    assert len(neighbourhood(config, 1)) == 0
+        assert set(rows.astype(np.int16)) == set(range(-radius, 0))
+    assert set(neighbourhood(config, 3, narrow=False).astype(np.int16)) == {-1, -2}
+    assert len(neighbourhood(config, 1, narrow=False)) == 0
+    assert not is_narrow(CorrectionConfig(radius=10, time_scale=0.01), (8192, 8192), 2)
     assert not is_active(CorrectionConfig(radius=0))
-    assert plan_correct(10, 26214, 2, config, wide=False).blocks == 70
+    assert plan_correct(10, 26214, (512, 512), config, 2, wide=False).blocks == 70
 
 
 def sampler_of(scheme, shape, rate, *, masked=False):

@@ -164,25 +164,41 @@ def test_shapes(shape):
     np.testing.assert_array_equal(found[3], painted(found[0], positions, shape, 2))
 
 
-def test_near_ties_are_decided_in_float64():
-    """At the middle of two components, with a trend that float32 cannot follow: half of these go wrong in float32."""
+def one_fit(means, sigmas, coef, terms):
+    """A converged fit of two components of equal weight."""
+    one, count = np.ones(1), np.ones(1, dtype=int)
+    arrays = (np.array([[0.5, 0.5]]), np.array([means]), np.array([sigmas]), np.array([coef]))
+    return MixtureFit(*arrays, one, count, count, np.zeros(1, np.uint8), terms)
+
+
+@pytest.mark.parametrize(("sigmas", "slope"), [((0.5, 0.5), 2e-6), ((2.0, 9.0), 2e-5)])
+def test_near_ties_are_decided_in_float64(sigmas, slope):
+    """Where two components are equally likely, with a trend that float32 cannot follow."""
     mixture = MixtureConfig(n_components=2, trend="linear")
     shape, rng = (60, 60), np.random.default_rng(5)
     _, positions, valid = random_samples(rng, 1, 3600, shape, wide=False, padding=0.0)
     valid[...] = True
-    one = np.ones((1, 1))
-    fit = MixtureFit(
-        np.array([[0.5, 0.5]]), np.array([[96.3, 131.7]]), np.array([[0.5, 0.5]]), np.array([[2e-6, 1e-6]]),
-        one[0], one[0].astype(int), one[0].astype(int), np.zeros(1, np.uint8), mixture.terms,
-    )  # fmt: skip
+    away = 14 / sigmas[0]
+    means = (100.0, 114 + sigmas[1] * np.sqrt(away**2 + 2 * np.log(sigmas[0] / sigmas[1])))
+    fit = one_fit(means, sigmas, (slope, 0.5 * slope), mixture.terms)
     values = np.full((1, 3600), 114)
-    values[:, ::400] = 90  # a standard deviation above zero
+    values[:, ::400] = 90  # constant values would not be standardised
     labels, _, margin = generic(values, positions, valid, fit, shape, mixture, PhaseConfig())
     sure = margin > MARGIN
     assert sure.mean() > 0.9
     assert 0.3 < (labels == 1).mean() < 0.7
     found = run(values, positions, valid, fit, shape, mixture, PhaseConfig(), wide=False)
     np.testing.assert_array_equal(found[0][sure], labels[sure])
+
+
+def test_of_equals_the_first_wins():
+    mixture = MixtureConfig(n_components=2, trend="none")
+    values, positions, valid = random_samples(np.random.default_rng(1), 1, 50, (9, 9), wide=False, padding=0.0)
+    valid[...] = True
+    fit = one_fit((100.0, 100.0), (8.0, 8.0), (), ())
+    found = run(values, positions, valid, fit, (9, 9), mixture, PhaseConfig("first,second"), wide=False)
+    assert (found[0] == 0).all()
+    np.testing.assert_allclose(found[1], 0.5, rtol=1e-6)
 
 
 def test_many_blocks_a_fit():

@@ -20,13 +20,14 @@ def is_active(correction: CorrectionConfig) -> bool:
     return correction.radius_px > 0
 
 
-def is_narrow(correction: CorrectionConfig) -> bool:
-    """Whether 32 pixels hold every row of the neighbourhood."""
-    return 2 * math.floor(correction.radius_px) + 1 <= WARP
+def is_narrow(correction: CorrectionConfig, shape: tuple[int, int], n_phases: int) -> bool:
+    """Whether 32 pixels hold every row of the neighbourhood, and 31 bits count the words of its frames' maps."""
+    frames = max(map(abs, time_offsets(correction)), default=0) + 1
+    return 2 * math.floor(correction.radius_px) + 1 <= WARP and frames * math.prod(map_shape(shape, n_phases)) < 2**31
 
 
-def neighbourhood(correction: CorrectionConfig, n_frames: int) -> np.ndarray:
-    """(n, 2) int32, the kernel's ``BallRow``s: offsets in time (low 16 bits) and rows; half width, or a mask.
+def neighbourhood(correction: CorrectionConfig, n_frames: int, *, narrow: bool) -> np.ndarray:
+    """(n,) uint64, the kernel's ``BallRow``s: from the low end offsets in time and rows, half width or a mask.
 
     Frames further away than a movie of `n_frames` is long are left out, perhaps all.
     """
@@ -34,9 +35,9 @@ def neighbourhood(correction: CorrectionConfig, n_frames: int) -> np.ndarray:
     found = [(dt, dy, half) for dt in offsets for dy, half in ball_rows(correction, dt)]
     frame, row, half = np.array(found, dtype=np.int64).reshape(-1, 3).T
     span = half
-    if is_narrow(correction):
+    if narrow:
         span = ((2 << 2 * half) - 1) << (math.floor(correction.radius_px) - half)
-    return np.stack([row << 16 | frame & 0xFFFF, span], axis=1).astype(np.int32)
+    return span.astype(np.uint64) << 32 | (row & 0xFFFF).astype(np.uint64) << 16 | (frame & 0xFFFF).astype(np.uint64)
 
 
 def paint_source(*, wide: bool) -> KernelSource:
@@ -65,9 +66,11 @@ def correct_source(n_phases: int, *, narrow: bool, wide: bool) -> KernelSource:
     return KernelSource("correct", "correct.cu", constants)
 
 
-def plan_correct(n_fits: int, m: int, n_phases: int, correction: CorrectionConfig, *, wide: bool) -> Launch:
+def plan_correct(
+    n_fits: int, m: int, shape: tuple[int, int], correction: CorrectionConfig, n_phases: int, *, wide: bool
+) -> Launch:
     """The launch that corrects `n_fits` frames of `m` places each."""
-    source = correct_source(n_phases, narrow=is_narrow(correction), wide=wide)
+    source = correct_source(n_phases, narrow=is_narrow(correction, shape, n_phases), wide=wide)
     return Launch(source, n_fits * cut_samples(m).chunks, THREADS)
 
 
@@ -93,8 +96,9 @@ def run_correct(
     """
     replicates, frames, m = labels.shape
     cut = cut_samples(m)
-    rows = neighbourhood(correction, frames)
-    table = device.asarray(rows if len(rows) else np.zeros((1, 2), np.int32))
+    n_phases = len(phases.names)
+    rows = neighbourhood(correction, frames, narrow=is_narrow(correction, shape, n_phases))
+    table = device.asarray(rows if len(rows) else np.zeros(1, np.uint64))
     without = device.zeros((replicates, frames), np.int32)
     sizes = (
         len(rows),
@@ -107,7 +111,7 @@ def run_correct(
         phases.foreground_index,
     )
     flags = (correction.sides == "both", correction.window != "past")
-    plan_correct(replicates * frames, m, len(phases.names), correction, wide=words.dtype == np.uint64).run(
+    plan_correct(replicates * frames, m, shape, correction, n_phases, wide=words.dtype == np.uint64).run(
         device,
         (
             *(words, labels, maps, table, without),

@@ -65,7 +65,7 @@ def plan_launches(size: BlockSize, config: AnalysisConfig, resident_blocks: int 
     job = size.job(replicates, np.zeros(size.n_frames, np.uint32))
     n_phases, vote = len(config.phases.names), []
     if is_active(config.correction):
-        vote = [plan_correct(size.n_fits, size.m, n_phases, config.correction, wide=size.wide)]
+        vote = [plan_correct(size.n_fits, size.m, size.sampler.shape, config.correction, n_phases, wide=size.wide)]
     return [
         *(plan_draw(job, part.stop - part.start) for part in size.slabs),
         plan_fits(size, config, resident_blocks).launch,

@@ -1,15 +1,18 @@
 // The spatio-temporal vote of METHOD.md 7, as gmrm_gpu/correct.py decides it.
 //
-// Compile-time: N_PHASES, WIDE, and NARROW: 1 where 32 pixels hold every row of the neighbourhood.
+// Compile-time: N_PHASES, WIDE, and NARROW: 1 where 32 pixels hold every row of the neighbourhood, and 31 bits count the
+// words of the maps of all frames within it.
 #include "samples.cuh"
 #include "maps.cuh"
 
 #define N_THREADS 256
 
-// One row of the neighbourhood: pixels x - half .. x + half of row y + dy of frame t + dt.
+// One row of the neighbourhood: pixels x - half .. x + half of row y + dy of frame t + dt. From its low end: dt and dy,
+// 16 bits each, and 32 bits half; or NARROW: which of the pixels x - reach .. x - reach + 31 are within.
 struct BallRow {
-    short dt, dy;
-    u32 span;  // half; or NARROW: which of the pixels x - REACH .. x - REACH + 31 are within
+    int dt, dy;
+    u32 span;
+    __device__ __forceinline__ explicit BallRow(u64 row) : dt(short(row)), dy(short(row >> 16)), span(u32(row >> 32)) {}
 };
 
 struct Vote {
@@ -22,20 +25,19 @@ struct Vote {
 struct Volume {
     const u32* maps;  // see maps.cuh
     int n_frames, height, width, words;
-
-    // Words of frame number `fit` + dt: those of the phases follow each other.
-    __device__ __forceinline__ const u32* at(i64 fit, int word, int y) const {
-        return maps + map_place(fit, N_PHASES, 0, words, height, word, y);
-    }
+    __device__ __forceinline__ int column() const { return height * N_PHASES; }
+    __device__ __forceinline__ int frame() const { return words * column(); }
 };
 
-// A pixel (x, y) of frame t, which is number `fit`, and the words that its neighbours are in.
+// A pixel (x, y) of frame t, which is number `fit`.
 struct Pixel {
-    i64 fit;
     int t, x, y;
     int first, shift;  // x - reach is bit `shift` of word `first`
-    __device__ __forceinline__ Pixel(i64 fit, int t, int x, int y, int reach)
-        : fit(fit), t(t), x(x), y(y), first((x - reach) >> 5), shift((x - reach) & 31) {}
+    const u32* place;  // the words of the phases there; NARROW: of word `first`, else of word 0
+    __device__ __forceinline__ Pixel(const Volume& volume, i64 fit, int t, int x, int y, int reach)
+        : t(t), x(x), y(y), first((x - reach) >> 5), shift((x - reach) & 31) {
+        place = volume.maps + map_place(fit, N_PHASES, 0, volume.words, volume.height, NARROW ? first : 0, y);
+    }
 };
 
 __device__ __forceinline__ void load_words(const u32* from, bool exists, u32 (&out)[N_PHASES]) {
@@ -56,18 +58,19 @@ __device__ __forceinline__ void count_row(const Volume& volume, BallRow row, con
     int frame = pixel.t + row.dt, line = pixel.y + row.dy;
     if (u32(frame) >= u32(volume.n_frames) || u32(line) >= u32(volume.height)) return;
 #if NARROW
-    const u32* words = volume.at(pixel.fit + row.dt, pixel.first, line);
+    const u32* words = pixel.place + (row.dt * volume.frame() + row.dy * N_PHASES);
     u32 left[N_PHASES], right[N_PHASES];
     load_words(words, pixel.first >= 0, left);
-    load_words(words + volume.height * N_PHASES, pixel.first + 1 < volume.words, right);
+    load_words(words + volume.column(), pixel.first + 1 < volume.words, right);
 #pragma unroll
     for (int p = 0; p < N_PHASES; ++p) {
         counts[p] += __popc(__funnelshift_r(left[p], right[p], pixel.shift) & row.span);
     }
 #else
     int half = int(row.span), low = max(pixel.x - half, 0), high = min(pixel.x + half, volume.width - 1);
-    const u32* words = volume.at(pixel.fit + row.dt, low / 32, line);
-    for (int word = low / 32; word <= high / 32; ++word, words += volume.height * N_PHASES) {
+    const u32* words = pixel.place + (i64(row.dt) * volume.frame() + row.dy * N_PHASES);
+    words += low / 32 * i64(volume.column());
+    for (int word = low / 32; word <= high / 32; ++word, words += volume.column()) {
         u32 mask = FULL_MASK << (word == low / 32 ? low % 32 : 0), found[N_PHASES];
         mask &= FULL_MASK >> (word == high / 32 ? 31 - high % 32 : 0);
         load_words(words, true, found);
@@ -97,10 +100,10 @@ __device__ __forceinline__ int voted(const Vote& vote, int label, int (&counts)[
 // Block b has `length` samples (whole warps) from (b % chunks) * length of fit b / chunks; fit = replicate * T + frame.
 //
 // samples: (F, m). labels: (F, m), replaced in place; neighbours are read from the maps, which keep the raw labels.
-// rows: (n_rows,), none wider than 2 reach + 1 pixels. without: (F,) zero before; visited samples that have no neighbours.
+// rows: (n_rows,), see BallRow, none wider than 2 reach + 1 pixels. without: (F,) zero before; visited samples that have no neighbours.
 extern "C" __global__ void __launch_bounds__(N_THREADS, 4)
 correct(const Word* __restrict__ samples, u8* __restrict__ labels, const u32* __restrict__ maps,
-        const BallRow* __restrict__ rows, int* __restrict__ without, int n_rows, int reach, int n_frames, int m,
+        const u64* __restrict__ rows, int* __restrict__ without, int n_rows, int reach, int n_frames, int m,
         int length, int chunks, int height, int width, int foreground, int both, int own, double gamma) {
     i64 fit = blockIdx.x / chunks;
     int t = int(fit % n_frames), lane = lane_id(), alone = 0;
@@ -122,8 +125,8 @@ correct(const Word* __restrict__ samples, u8* __restrict__ labels, const u32* __
         for (u32 waiting = __ballot_sync(FULL_MASK, asked); waiting; waiting &= waiting - 1) {
             int next = __ffs(waiting) - 1, found[N_PHASES] = {};
             u32 here = __shfl_sync(FULL_MASK, place, next);
-            const Pixel pixel(fit, t, here & 0xffff, here >> 16, reach);
-            for (int row = lane; row < n_rows; row += WARP) count_row(volume, rows[row], pixel, found);
+            const Pixel pixel(volume, fit, t, here & 0xffff, here >> 16, reach);
+            for (int row = lane; row < n_rows; row += WARP) count_row(volume, BallRow(rows[row]), pixel, found);
 #pragma unroll
             for (int p = 0; p < N_PHASES; ++p) {
                 int total = warp_sum(found[p]);
