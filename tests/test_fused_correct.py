@@ -1,5 +1,7 @@
 """The vote and the tally, run on the CPU, against `correct_labels` and `estimate.sample_mean`."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from backends import NUMPY32
@@ -215,3 +217,14 @@ def test_tally_of_many_blocks_in_any_order():
         assert plan_tally(1, sampler).blocks > 1 or scheme == "lines"
         for schedule in ("reverse", "random:4"):
             check_tally(sampler, device=HostDevice(schedule=schedule))
+
+
+@pytest.mark.parametrize(("sanitize", "frames"), [("asan", 3), ("tsan", 1)])
+def test_sanitized(sanitize, frames):
+    shape, device = (7, 40), HostDevice(sanitize=sanitize, schedule="random:2")
+    labels, positions = volume(12, (frames, *shape), m=75, replicates=1)
+    config = CorrectionConfig("l2", 2, 0.5, "past+current", "both")
+    assert compare(labels, positions, shape, config, device=device)[0] > 0
+    if sanitize == "asan":
+        compare(labels, positions, shape, replace(config, radius=16), device=device)
+        check_tally(sampler_of("lines", (9, 31), 0.5, masked=True), device=device)

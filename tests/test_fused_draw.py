@@ -156,3 +156,12 @@ def test_launch_covers_every_sample():
         assert (cut.chunks - 1) * cut.length < m <= cut.chunks * cut.length
     job = make_job((97, 131), "fixed", 0.9)
     assert plan_draw(job, 3).blocks == len(REPLICATES) * 3 * cut_samples(job.m).chunks
+
+
+@on_host
+@pytest.mark.parametrize(("sanitize", "scheme"), [("asan", "bernoulli"), ("asan", "lines"), ("tsan", "bernoulli")])
+def test_sanitized(sanitize, scheme):
+    sampler = make_job((13, 37), scheme, 0.6, masked=True).sampler
+    job = DrawJob(sampler, REPLICATES[:1], FRAMES[:2], np.dtype(np.uint8))
+    movie = movie_of((13, 37), "uint8")[:2]
+    check(job, movie, *draw(job, movie, HostDevice(sanitize=sanitize, schedule="random:6"), slabs=(0, 2)))

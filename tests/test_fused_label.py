@@ -240,3 +240,10 @@ def test_the_launch_is_sized_by_the_samples():
     mixture = MixtureConfig()
     assert plan_label(7, 2621, mixture, wide=False).blocks == 7
     assert plan_label(7, 26214, mixture, wide=False).blocks == 49
+
+
+@pytest.mark.parametrize("sanitize", ["asan", "tsan"])
+def test_sanitized(sanitize):
+    mixture = MixtureConfig(n_components=3, trend="linear")
+    device = HostDevice(sanitize=sanitize, schedule="random:2")
+    compare(np.random.default_rng(1), (9, 40), 301, mixture, RULES[0], n=3 if sanitize == "asan" else 2, device=device)
