@@ -22,7 +22,7 @@ from .moments import NO_COMPONENT
 WIDEST_PX = 24.0
 """Standard deviation of the coarsest Gaussian, pixels; each next one is half as wide."""
 _NARROWEST_PX = 3.0
-_CELLS_PER_SD = 1.5
+CELLS_PER_SD = 1.5
 _SAMPLES = 2.0
 """Samples a frame that the finest Gaussian should hold."""
 SHRINKAGE = 0.1
@@ -61,7 +61,7 @@ class CellMaps:
     @cached_property
     def cell_px(self) -> int:
         """Side of the finest cells, pixels."""
-        return round(WIDEST_PX / _CELLS_PER_SD / 2 ** (self.n_levels - 1))
+        return round(WIDEST_PX / CELLS_PER_SD / 2 ** (self.n_levels - 1))
 
     @cached_property
     def grid(self) -> tuple[int, int]:
@@ -151,7 +151,7 @@ class CellMaps:
     def _gaussians(self) -> dict[int, Array]:
         """By number of cells, (cells, cells) of every side of every level."""
         sizes = {side // 2**level for side in self.grid for level in range(self.n_levels)}
-        steps = {size: np.subtract.outer(np.arange(size), np.arange(size)) / _CELLS_PER_SD for size in sizes}
+        steps = {size: np.subtract.outer(np.arange(size), np.arange(size)) / CELLS_PER_SD for size in sizes}
         cut = {size: np.where(np.abs(step) <= 4, np.exp(-0.5 * step**2), 0.0) for size, step in steps.items()}
         return {size: self.backend.real(gaussian) for size, gaussian in cut.items()}
 

@@ -85,12 +85,12 @@ class FrameRows:
     def even(self, n: int) -> FrameRows:
         """An even subset of `n` samples a frame, another in each frame.
 
-        A sequence with a step near the golden section of m: every stretch of it is spread evenly over the row,
-        whatever the order of the samples there. (Every m/n-th pixel of a full frame could be a single column.)
+        A sequence of steps of `even_step`: every stretch of it is spread evenly over the row, whatever the order of the
+        samples there. (Every m/n-th pixel of a full frame could be a single column.)
         """
         if n >= self.m:
             return self
-        step = next(s for s in range(max(1, round(_GOLDEN * self.m)), 2 * self.m + 2) if np.gcd(s, self.m) == 1)
+        step = even_step(self.m)
         start = np.arange(self.n_frames, dtype=np.int64)[:, None] * n
         index = (start + np.arange(n, dtype=np.int64)) % self.m * step % self.m
         rows = self.backend.asarray(np.tile(index, (self.values.shape[0] // self.n_frames, 1)))
@@ -126,6 +126,11 @@ class FrameRows:
         places = self.positions[part, :]
         parts = blocked(z, weight, places, self.shape, self.basis, n_monomials, backend=self.backend)
         return Samples(*parts, centre, scale, xp.sum(weight, axis=1), self.basis)
+
+
+def even_step(m: int) -> int:
+    """A number near the golden section of `m` that shares no divisor with it."""
+    return next(s for s in range(max(1, round(_GOLDEN * m)), 2 * m + 2) if np.gcd(s, m) == 1)
 
 
 def groups(n_rows: int, size: int) -> Iterator[slice]:
