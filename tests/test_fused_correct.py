@@ -11,7 +11,7 @@ from host.device import HostDevice
 from gmrm_gpu.classify import NOT_VISITED
 from gmrm_gpu.config import METRICS, SCHEMES, SIDES, WINDOWS, CorrectionConfig, PhaseConfig, SamplingConfig
 from gmrm_gpu.correct import correct_labels
-from gmrm_gpu.engines.fused.correct import is_active, is_narrow, neighbourhood, plan_correct, run_correct, run_paint
+from gmrm_gpu.engines.fused.correct import is_active, neighbourhood, plan_correct, run_correct, run_paint, window_words
 from gmrm_gpu.engines.fused.cut import MOST_A_BLOCK
 from gmrm_gpu.engines.fused.label import map_shape
 from gmrm_gpu.engines.fused.tally import plan_tally, run_tally, share_and_variance
@@ -93,11 +93,13 @@ def test_equals_the_corrector(metric, window):
 @pytest.mark.parametrize(("n_phases", "foreground"), [(3, 0), (4, 3), (5, 2), (6, 5), (2, 0)])
 @pytest.mark.parametrize("sides", SIDES)
 def test_several_phases(n_phases, foreground, sides):
-    shape = (13, 40)
+    shape, phases = (13, 40), {"n_phases": n_phases, "foreground": foreground}
     labels, positions = volume(n_phases, (5, *shape), m=260, n_phases=n_phases)
     for window in ("past", "symmetric"):
-        config = CorrectionConfig("l2", 3, 0.6, window, sides)
-        assert compare(labels, positions, shape, config, n_phases=n_phases, foreground=foreground)[0] > 0
+        assert compare(labels, positions, shape, CorrectionConfig("l2", 3, 0.6, window, sides), **phases)[0] > 0
+    if n_phases == 6:
+        for radius in (17, 33):
+            compare(labels, positions, shape, CorrectionConfig("l2", radius, 0.3, "past", sides), **phases)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_radius_of_a_hundred():
     """Rows of one window, of several words, and everything in reach."""
     shape = (40, 215)
     labels, positions = volume(7, (3, *shape), m=2000, replicates=1)
-    for radius in (15.9, 16, 40, 100):
+    for radius in (15.9, 16, 31.5, 32, 100):
         config = CorrectionConfig("l2", radius, 0.5, "past+current", "both")
         assert compare(labels, positions, shape, config)[0] > 0
 
@@ -158,17 +160,17 @@ def test_no_samples_at_all():
 
 def test_neighbourhood_of_the_paper():
     """How many neighbours METHOD.md 7 counts in the past on full sampling."""
-    for radius, neighbours in ((5, 217), (10, 1926), (20, 16072)):
+    for radius, neighbours, window in ((5, 217, 1), (10, 1926, 1), (20, 16072, 2)):
         config = CorrectionConfig(radius=radius)
-        narrow = is_narrow(config, (512, 512), 2)
-        assert narrow == (radius < 16)
-        rows = neighbourhood(config, 300, narrow=narrow)
-        widths = np.bitwise_count(rows >> 32) if narrow else 2 * (rows >> 32).astype(int) + 1
-        assert widths.sum() == neighbours
-        assert set(rows.astype(np.int16)) == set(range(-radius, 0))
-    assert set(neighbourhood(config, 3, narrow=False).astype(np.int16)) == {-1, -2}
-    assert len(neighbourhood(config, 1, narrow=False)) == 0
-    assert not is_narrow(CorrectionConfig(radius=10, time_scale=0.01), (8192, 8192), 2)
+        assert window_words(config, (512, 512), 2) == window
+        rows = neighbourhood(config, 300, window)
+        assert np.bitwise_count(rows[:, 1:]).sum() == neighbours
+        assert (2 * neighbourhood(config, 300, 0)[:, 1] + 1).sum() == neighbours
+        assert set(rows[:, 0].astype(np.int16)) == set(range(-radius, 0))
+    assert set(neighbourhood(config, 3, 2)[:, 0].astype(np.int16)) == {-1, -2}
+    assert len(neighbourhood(config, 1, 2)) == 0
+    assert [window_words(CorrectionConfig(radius=r), (9, 9), 2) for r in (15.9, 16, 31.9, 32)] == [1, 2, 2, 0]
+    assert window_words(CorrectionConfig(radius=10, time_scale=0.01), (8192, 8192), 2) == 0
     assert not is_active(CorrectionConfig(radius=0))
     assert plan_correct(10, 26214, (512, 512), config, 2, wide=False).blocks == 70
 
@@ -226,5 +228,6 @@ def test_sanitized(sanitize, frames):
     config = CorrectionConfig("l2", 2, 0.5, "past+current", "both")
     assert compare(labels, positions, shape, config, device=device)[0] > 0
     if sanitize == "asan":
-        compare(labels, positions, shape, replace(config, radius=16), device=device)
+        for radius in (16, 32):
+            compare(labels, positions, shape, replace(config, radius=radius), device=device)
         check_tally(sampler_of("lines", (9, 31), 0.5, masked=True), device=device)

@@ -14,30 +14,41 @@ from .cut import THREADS, WARP, cut_samples
 from .label import map_shape
 from .launch import Device, Launch
 
+_MOST_WORDS = 2
+
 
 def is_active(correction: CorrectionConfig) -> bool:
     """False with radius 0: labels stay as they are, and no maps are needed."""
     return correction.radius_px > 0
 
 
-def is_narrow(correction: CorrectionConfig, shape: tuple[int, int], n_phases: int) -> bool:
-    """Whether 32 pixels hold every row of the neighbourhood, and 31 bits count the words of its frames' maps."""
+def window_words(correction: CorrectionConfig, shape: tuple[int, int], n_phases: int) -> int:
+    """How many words of 32 pixels hold every row of the neighbourhood: 1, 2, or 0 for the general path.
+
+    Windows need the words of the maps of all frames within reach to be counted by 31 bits.
+    """
     frames = max(map(abs, time_offsets(correction)), default=0) + 1
-    return 2 * math.floor(correction.radius_px) + 1 <= WARP and frames * math.prod(map_shape(shape, n_phases)) < 2**31
+    words = -(-(2 * math.floor(correction.radius_px) + 1) // WARP)
+    return words if words <= _MOST_WORDS and frames * math.prod(map_shape(shape, n_phases)) < 2**31 else 0
 
 
-def neighbourhood(correction: CorrectionConfig, n_frames: int, *, narrow: bool) -> np.ndarray:
-    """(n,) uint64, the kernel's ``BallRow``s: from the low end offsets in time and rows, half width or a mask.
+def neighbourhood(correction: CorrectionConfig, n_frames: int, window: int) -> np.ndarray:
+    """(n, 2 or 4) uint32, the kernel's ``BallRow``s: offsets in time and rows, 16 bits each; half width or masks.
 
     Frames further away than a movie of `n_frames` is long are left out, perhaps all.
     """
     offsets = [dt for dt in time_offsets(correction) if abs(dt) < n_frames]
     found = [(dt, dy, half) for dt in offsets for dy, half in ball_rows(correction, dt)]
     frame, row, half = np.array(found, dtype=np.int64).reshape(-1, 3).T
-    span = half
-    if narrow:
-        span = ((2 << 2 * half) - 1) << (math.floor(correction.radius_px) - half)
-    return span.astype(np.uint64) << 32 | (row & 0xFFFF).astype(np.uint64) << 16 | (frame & 0xFFFF).astype(np.uint64)
+    out = np.zeros((len(found), 4 if window == _MOST_WORDS else 2), dtype=np.uint32)
+    out[:, 0] = (row & 0xFFFF) << 16 | frame & 0xFFFF
+    out[:, 1] = half
+    if window:
+        reach, bits = math.floor(correction.radius_px), half.astype(np.uint64)
+        mask = ((np.uint64(2) << (bits + bits)) - np.uint64(1)) << (np.uint64(reach) - bits)
+        for i in range(window):
+            out[:, 1 + i] = mask >> np.uint64(WARP * i) & np.uint64(0xFFFFFFFF)
+    return out
 
 
 def paint_source(*, wide: bool) -> KernelSource:
@@ -60,9 +71,9 @@ def run_paint(words: Array, labels: Array, shape: tuple[int, int], n_phases: int
     return maps
 
 
-def correct_source(n_phases: int, *, narrow: bool, wide: bool) -> KernelSource:
-    """The kernel's instance."""
-    constants = (("N_PHASES", n_phases), ("WIDE", int(wide)), ("NARROW", int(narrow)))
+def correct_source(n_phases: int, window: int, *, wide: bool) -> KernelSource:
+    """The kernel's instance; `window` as `window_words` says."""
+    constants = (("N_PHASES", n_phases), ("WIDE", int(wide)), ("WINDOW", window))
     return KernelSource("correct", "correct.cu", constants)
 
 
@@ -70,7 +81,7 @@ def plan_correct(
     n_fits: int, m: int, shape: tuple[int, int], correction: CorrectionConfig, n_phases: int, *, wide: bool
 ) -> Launch:
     """The launch that corrects `n_fits` frames of `m` places each."""
-    source = correct_source(n_phases, narrow=is_narrow(correction, shape, n_phases), wide=wide)
+    source = correct_source(n_phases, window_words(correction, shape, n_phases), wide=wide)
     return Launch(source, n_fits * cut_samples(m).chunks, THREADS)
 
 
@@ -97,8 +108,8 @@ def run_correct(
     replicates, frames, m = labels.shape
     cut = cut_samples(m)
     n_phases = len(phases.names)
-    rows = neighbourhood(correction, frames, narrow=is_narrow(correction, shape, n_phases))
-    table = device.asarray(rows if len(rows) else np.zeros(1, np.uint64))
+    rows = neighbourhood(correction, frames, window_words(correction, shape, n_phases))
+    table = device.asarray(rows if len(rows) else np.zeros((1, 4), np.uint32))
     without = device.zeros((replicates, frames), np.int32)
     sizes = (
         len(rows),

@@ -1,18 +1,29 @@
 // The spatio-temporal vote of METHOD.md 7, as gmrm_gpu/correct.py decides it.
 //
-// Compile-time: N_PHASES, WIDE, and NARROW: 1 where 32 pixels hold every row of the neighbourhood, and 31 bits count the
-// words of the maps of all frames within it.
+// Compile-time: N_PHASES, WIDE, and WINDOW: how many words of 32 pixels hold every row of the neighbourhood, 1 or 2; 0:
+// rows are longer, or the words of the maps of all frames within reach are more than 31 bits count.
 #include "samples.cuh"
 #include "maps.cuh"
 
 #define N_THREADS 256
 
-// One row of the neighbourhood: pixels x - half .. x + half of row y + dy of frame t + dt. From its low end: dt and dy,
-// 16 bits each, and 32 bits half; or NARROW: which of the pixels x - reach .. x - reach + 31 are within.
+#if WINDOW == 2
+typedef uint4 RowWords;
+#else
+typedef uint2 RowWords;
+#endif
+
+// One row of the neighbourhood: pixels x - half .. x + half of row y + dy of frame t + dt. Words: dt and dy, 16 bits each
+// from the low end; then half, or with a WINDOW which of the pixels from x - reach on are within.
 struct BallRow {
     int dt, dy;
-    u32 span;
-    __device__ __forceinline__ explicit BallRow(u64 row) : dt(short(row)), dy(short(row >> 16)), span(u32(row >> 32)) {}
+    u32 span[WINDOW == 2 ? 2 : 1];
+    __device__ __forceinline__ explicit BallRow(RowWords row) : dt(short(row.x)), dy(short(row.x >> 16)) {
+        span[0] = row.y;
+#if WINDOW == 2
+        span[1] = row.z;
+#endif
+    }
 };
 
 struct Vote {
@@ -33,10 +44,10 @@ struct Volume {
 struct Pixel {
     int t, x, y;
     int first, shift;  // x - reach is bit `shift` of word `first`
-    const u32* place;  // the words of the phases there; NARROW: of word `first`, else of word 0
+    const u32* place;  // the words of the phases in its row; with a WINDOW of word `first`, else of word 0
     __device__ __forceinline__ Pixel(const Volume& volume, i64 fit, int t, int x, int y, int reach)
         : t(t), x(x), y(y), first((x - reach) >> 5), shift((x - reach) & 31) {
-        place = volume.maps + map_place(fit, N_PHASES, 0, volume.words, volume.height, NARROW ? first : 0, y);
+        place = volume.maps + map_place(fit, N_PHASES, 0, volume.words, volume.height, WINDOW ? first : 0, y);
     }
 };
 
@@ -51,23 +62,28 @@ __device__ __forceinline__ void load_words(const u32* from, bool exists, u32 (&o
 #endif
 }
 
-// Adds to `counts` how many pixels of each phase a row has beside a pixel. NARROW: a window of 32 pixels cut out of two
-// words, the same for all rows of a pixel, and masks made beforehand; else word by word.
+// Adds to `counts` how many pixels of each phase a row has beside a pixel. With a WINDOW it is cut out of the words of
+// the map, the same for all rows of a pixel, under masks made beforehand; else word by word.
 __device__ __forceinline__ void count_row(const Volume& volume, BallRow row, const Pixel& pixel,
                                           int (&counts)[N_PHASES]) {
     int frame = pixel.t + row.dt, line = pixel.y + row.dy;
     if (u32(frame) >= u32(volume.n_frames) || u32(line) >= u32(volume.height)) return;
-#if NARROW
+#if WINDOW
     const u32* words = pixel.place + (row.dt * volume.frame() + row.dy * N_PHASES);
-    u32 left[N_PHASES], right[N_PHASES];
-    load_words(words, pixel.first >= 0, left);
-    load_words(words + volume.column(), pixel.first + 1 < volume.words, right);
+    u32 found[WINDOW + 1][N_PHASES];
 #pragma unroll
-    for (int p = 0; p < N_PHASES; ++p) {
-        counts[p] += __popc(__funnelshift_r(left[p], right[p], pixel.shift) & row.span);
+    for (int i = 0; i <= WINDOW; ++i) {
+        load_words(words + i * volume.column(), u32(pixel.first + i) < u32(volume.words), found[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < WINDOW; ++i) {
+#pragma unroll
+        for (int p = 0; p < N_PHASES; ++p) {
+            counts[p] += __popc(__funnelshift_r(found[i][p], found[i + 1][p], pixel.shift) & row.span[i]);
+        }
     }
 #else
-    int half = int(row.span), low = max(pixel.x - half, 0), high = min(pixel.x + half, volume.width - 1);
+    int half = int(row.span[0]), low = max(pixel.x - half, 0), high = min(pixel.x + half, volume.width - 1);
     const u32* words = pixel.place + (i64(row.dt) * volume.frame() + row.dy * N_PHASES);
     words += low / 32 * i64(volume.column());
     for (int word = low / 32; word <= high / 32; ++word, words += volume.column()) {
@@ -103,7 +119,7 @@ __device__ __forceinline__ int voted(const Vote& vote, int label, int (&counts)[
 // rows: (n_rows,), see BallRow, none wider than 2 reach + 1 pixels. without: (F,) zero before; visited samples that have no neighbours.
 extern "C" __global__ void __launch_bounds__(N_THREADS, 4)
 correct(const Word* __restrict__ samples, u8* __restrict__ labels, const u32* __restrict__ maps,
-        const u64* __restrict__ rows, int* __restrict__ without, int n_rows, int reach, int n_frames, int m,
+        const RowWords* __restrict__ rows, int* __restrict__ without, int n_rows, int reach, int n_frames, int m,
         int length, int chunks, int height, int width, int foreground, int both, int own, double gamma) {
     i64 fit = blockIdx.x / chunks;
     int t = int(fit % n_frames), lane = lane_id(), alone = 0;
