@@ -3,6 +3,7 @@
 import io
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from gmrm_gpu import backend
 from gmrm_gpu.cli import doctor, main
 from gmrm_gpu.cli.console import Console
+from gmrm_gpu.config import AnalysisConfig
 from gmrm_gpu.engines import device as module
-from gmrm_gpu.engines import nvrtc
+from gmrm_gpu.engines import nvrtc, select_engine
 from gmrm_gpu.engines.device import PROBE, CudaDevice, count_gpus, describe_gpu, probe_kernels
 from gmrm_gpu.engines.nvrtc import Compiled
 from gmrm_gpu.engines.source import KernelSource
@@ -279,6 +281,34 @@ def test_the_probe_believes_right_answers_alone(cuda, monkeypatch):
     monkeypatch.setattr(cuda, "run", lambda out, *rest: out.fill(0))
     with pytest.raises(DeviceError, match="wrong answer"):
         probe_kernels(device)
+
+
+def test_one_device_a_process(cuda):
+    module.get_device.cache_clear()
+    assert module.get_device(1) is module.get_device(1)
+    assert module.get_device(1) is not module.get_device(0)
+    module.get_device.cache_clear()
+
+
+def test_without_a_compiler_the_generic_engine_works_on(cuda, monkeypatch):
+    module.get_device.cache_clear()
+    gpu = replace(backend.make_backend(np), name="cupy", number=1)
+    auto = AnalysisConfig().resolved
+    fused = replace(auto, compute=replace(auto.compute, engine="fused"))
+    assert select_engine(gpu, auto, (64, 64), np.dtype(np.uint8)).device.number == 1
+    module.get_device.cache_clear()
+
+    def explode(newest):
+        raise DeviceError("NVRTC was not found; pip install it")
+
+    monkeypatch.setattr(module, "find_compiler", explode)
+    engine = select_engine(gpu, auto, (64, 64), np.dtype(np.uint8))
+    assert engine.name == "generic"
+    assert engine.reason.endswith(
+        "not the CUDA kernels because they cannot be compiled: NVRTC was not found; pip install it"
+    )
+    with pytest.raises(DeviceError, match="NVRTC was not found"):
+        select_engine(gpu, fused, (64, 64), np.dtype(np.uint8))
 
 
 usable, reason = backend.probe_gpu()

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..backend import Backend
 from ..config import AnalysisConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, DeviceError
 from .fused import Counted, FusedEngine, Kept, MovieFrames, fused_obstacle
 from .generic import GenericEngine
 
@@ -22,6 +22,8 @@ def select_engine(backend: Backend, config: AnalysisConfig, shape: tuple[int, in
     ------
     ConfigError
         ``"fused"`` was asked for where the kernels cannot do it.
+    DeviceError
+        ``"fused"`` was asked for where there is no compiler for the kernels.
     """
     asked = config.compute.engine
     obstacle = fused_obstacle(backend.name, config, shape, dtype)
@@ -34,10 +36,16 @@ def select_engine(backend: Backend, config: AnalysisConfig, shape: tuple[int, in
         return GenericEngine(
             backend, on if backend.name != "cupy" else f"{on}; not the CUDA kernels because of {obstacle}"
         )
-    from .device import CudaDevice
+    from .device import get_device
 
+    try:
+        device = get_device(backend.number)
+    except DeviceError as error:
+        if asked == "fused":
+            raise
+        return GenericEngine(backend, f"{on}; not the CUDA kernels because they cannot be compiled: {error}")
     generic = GenericEngine(backend, on)
-    return FusedEngine(generic, CudaDevice(backend.number), f"CUDA kernels on {backend.name}: {backend.reason}")
+    return FusedEngine(generic, device, f"CUDA kernels on {backend.name}: {backend.reason}")
 
 
 __all__ = ["Counted", "Engine", "FusedEngine", "GenericEngine", "Kept", "MovieFrames", "select_engine"]

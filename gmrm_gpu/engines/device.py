@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -134,6 +135,12 @@ class CudaDevice:
                 if isinstance(error, DeviceError) or not _is_out_of_memory(error):
                     raise
                 raise DeviceMemoryError(f"the GPU is out of memory: {error}") from error
+
+
+@lru_cache
+def get_device(number: int = 0) -> CudaDevice:
+    """The device of that number, one a process, so that its kernels are loaded once."""
+    return CudaDevice(number)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
