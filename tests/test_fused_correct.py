@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from backends import NUMPY32
-from host import build
-from host.device import HostDevice
+from devices import kernel_device, missing
 
 from gmrm_gpu.classify import NOT_VISITED
 from gmrm_gpu.config import METRICS, SCHEMES, SIDES, WINDOWS, CorrectionConfig, PhaseConfig, SamplingConfig
@@ -18,7 +17,7 @@ from gmrm_gpu.engines.fused.tally import plan_tally, run_tally, share_and_varian
 from gmrm_gpu.estimate import sample_mean
 from gmrm_gpu.sampling import Sampler
 
-pytestmark = pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
 def volume(seed, shape, *, m, replicates=2, n_phases=2, padding=0.15):
@@ -63,7 +62,7 @@ def words_of(labels, positions, width, wide):
 
 def compare(labels, positions, shape, config, *, n_phases=2, foreground=1, wide=False, device=None):
     """Number of labels that the vote changed."""
-    device, phases = device or HostDevice(), names_of(n_phases, foreground)
+    device, phases = device or kernel_device(), names_of(n_phases, foreground)
     corrected, words = device.asarray(labels), device.asarray(words_of(labels, positions, shape[1], wide))
     maps = run_paint(words, corrected, shape, n_phases, device=device)
     np.testing.assert_array_equal(device.to_host(maps), paint(labels, positions, shape, n_phases))
@@ -144,7 +143,7 @@ def test_many_blocks_a_fit_and_any_order():
     compare(labels, positions, shape, config)
     labels, positions = volume(10, (4, 12, 33), m=150)
     for schedule in ("reverse", "random:1"):
-        compare(labels, positions, (12, 33), config, device=HostDevice(schedule=schedule))
+        compare(labels, positions, (12, 33), config, device=kernel_device(schedule=schedule))
 
 
 def test_nobody_within_reach():
@@ -181,7 +180,7 @@ def sampler_of(scheme, shape, rate, *, masked=False):
 
 
 def check_tally(sampler, *, foreground=1, n_phases=3, device=None):
-    device, rng = device or HostDevice(), np.random.default_rng(17)
+    device, rng = device or kernel_device(), np.random.default_rng(17)
     m, frames = sampler.capacity, 4
     labels = rng.integers(0, n_phases, size=(3, frames, m)).astype(np.uint8)
     for t in range(frames):
@@ -218,12 +217,12 @@ def test_tally_of_many_blocks_in_any_order():
         sampler = sampler_of(scheme, (130, 140), 0.9)
         assert plan_tally(1, sampler).blocks > 1 or scheme == "lines"
         for schedule in ("reverse", "random:4"):
-            check_tally(sampler, device=HostDevice(schedule=schedule))
+            check_tally(sampler, device=kernel_device(schedule=schedule))
 
 
 @pytest.mark.parametrize(("sanitize", "frames"), [("asan", 3), ("tsan", 1)])
 def test_sanitized(sanitize, frames):
-    shape, device = (7, 40), HostDevice(sanitize=sanitize, schedule="random:2")
+    shape, device = (7, 40), kernel_device(sanitize=sanitize, schedule="random:2")
     labels, positions = volume(12, (frames, *shape), m=75, replicates=1)
     config = CorrectionConfig("l2", 2, 0.5, "past+current", "both")
     assert compare(labels, positions, shape, config, device=device)[0] > 0

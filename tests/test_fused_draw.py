@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from backends import NUMPY32
-from host import build
-from host.device import HostDevice
+from devices import kernel_device, missing
 
 from gmrm_gpu.config import SCHEMES, SamplingConfig
 from gmrm_gpu.engines.fused.cut import MOST_A_BLOCK, cut_samples
@@ -22,7 +21,7 @@ from gmrm_gpu.engines.fused.draw import (
 )
 from gmrm_gpu.sampling import Sampler
 
-on_host = pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
+on_host = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 REPLICATES = np.array([0, 3, 70_000, 2**32 - 1], dtype=np.uint32)
 FRAMES = np.array([0, 6, 9, 2**31], dtype=np.uint32)
 
@@ -48,7 +47,7 @@ def make_job(shape, scheme, rate, *, masked=False, dtype="uint8", seed=2**63 + 5
 
 def draw(job, movie, device=None, slabs=(0, 4)):
     """Words (R, T, m) and counts (R, T), from slabs that start at `slabs`."""
-    device = device or HostDevice()
+    device = device or kernel_device()
     drawn = prepare_draw(job, device)
     for first, stop in itertools.pairwise(slabs):
         run_draw(drawn, device.asarray(movie[first:stop]), first, device)
@@ -105,7 +104,7 @@ def test_many_blocks_a_frame_and_slabs_give_the_same_bits():
     words, counts = draw(job, movie)
     check(job, movie, words, counts)
     parts = draw(job, movie, slabs=(0, 1, 4))
-    for other in (parts, draw(job, movie, HostDevice(schedule="reverse"))):
+    for other in (parts, draw(job, movie, kernel_device(schedule="reverse"))):
         np.testing.assert_array_equal(other[0], words)
         np.testing.assert_array_equal(other[1], counts)
 
@@ -126,7 +125,7 @@ def test_replicates_by_themselves(scheme):
 def test_any_order_of_threads(schedule):
     job = make_job((33, 47), "bernoulli", 0.5, masked=True)
     movie = movie_of((33, 47), "uint8")
-    check(job, movie, *draw(job, movie, HostDevice(schedule=schedule)))
+    check(job, movie, *draw(job, movie, kernel_device(schedule=schedule)))
 
 
 def test_words_of_four_bytes_hold_every_pixel_of_their_frames():
@@ -164,4 +163,4 @@ def test_sanitized(sanitize, scheme):
     sampler = make_job((13, 37), scheme, 0.6, masked=True).sampler
     job = DrawJob(sampler, REPLICATES[:1], FRAMES[:2], np.dtype(np.uint8))
     movie = movie_of((13, 37), "uint8")[:2]
-    check(job, movie, *draw(job, movie, HostDevice(sanitize=sanitize, schedule="random:6"), slabs=(0, 2)))
+    check(job, movie, *draw(job, movie, kernel_device(sanitize=sanitize, schedule="random:6"), slabs=(0, 2)))

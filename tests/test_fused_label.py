@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from backends import NUMPY64
-from host import build
-from host.device import HostDevice
+from devices import kernel_device, missing
 
 from gmrm_gpu.classify import NOT_VISITED, label_samples
 from gmrm_gpu.config import MixtureConfig, PhaseConfig
@@ -16,7 +15,7 @@ from gmrm_gpu.mixture.design import TrendBasis, make_samples
 from gmrm_gpu.mixture.fit import responsibilities
 from gmrm_gpu.results import FitStatus, MixtureFit
 
-pytestmark = pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 MARGIN = 1e-6
 POSTERIOR_TOL = 5e-6
 """Float32 leaves a residual of 200 grey levels wrong by 2e-5 at most; a posterior changes by at most a quarter of
@@ -78,7 +77,7 @@ def device_fits(fit, device):
 
 def run(values, positions, valid, fit, shape, mixture, phases, *, wide, maps=True, size=None, device=None):
     """Labels (n, m), posterior mean (n,), foreground counts (n,), maps (n, words, height, phases)."""
-    device = device or HostDevice()
+    device = device or kernel_device()
     n, m = values.shape
     size = size or (1, n)
     out = Labels.empty((*size, m), map_shape(shape, len(phases.names)) if maps else None, device)
@@ -214,7 +213,7 @@ def test_many_blocks_a_fit():
     np.testing.assert_array_equal(whole[0][sure], labels[sure])
     np.testing.assert_allclose(whole[1], posterior, rtol=0, atol=POSTERIOR_TOL)
     np.testing.assert_array_equal(whole[2], (whole[0] == 1).sum(axis=1))
-    for device in (HostDevice(schedule="reverse"), HostDevice(schedule="random:5")):
+    for device in (kernel_device(schedule="reverse"), kernel_device(schedule="random:5")):
         part = slice(2, 4)
         arrays = (a[part] for a in (values, positions, valid))
         found = run(*arrays, fit[part], shape, mixture, RULES[2], wide=False, size=(2, 1), device=device)
@@ -245,5 +244,5 @@ def test_the_launch_is_sized_by_the_samples():
 @pytest.mark.parametrize("sanitize", ["asan", "tsan"])
 def test_sanitized(sanitize):
     mixture = MixtureConfig(n_components=3, trend="linear")
-    device = HostDevice(sanitize=sanitize, schedule="random:2")
+    device = kernel_device(sanitize=sanitize, schedule="random:2")
     compare(np.random.default_rng(1), (9, 40), 301, mixture, RULES[0], n=3 if sanitize == "asan" else 2, device=device)

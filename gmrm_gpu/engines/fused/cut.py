@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 THREADS = 256
-"""Threads of a block."""
+"""Threads of a block, N_THREADS of the kernels."""
 MOST_A_BLOCK = 4096
 """Samples of a block: enough to amortise its start, few enough that one fit of a large frame fills the device."""
 WARP = 32

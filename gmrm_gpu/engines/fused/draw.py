@@ -23,8 +23,8 @@ VALUE_TYPES = {
 }
 """Pixel types that the kernels read, each exact as a float32, and their names in C."""
 SCHEME_NUMBERS = {"full": 0, "fixed": 1, "bernoulli": 2, "stratified": 3, "lines": 4}
-MOST_SIDE = 65535
-"""Longest side of a frame: coordinates have 16 bits, and products of two sides 32."""
+MOST_SIDE, MOST_PIXELS = 65535, 2**30
+"""Largest frame: coordinates have 16 bits, products of two sides 32, and places are counted by int32."""
 _KEY_BYTES = 52
 _NO_SAMPLE = (np.uint32(0xFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFF))
 
@@ -33,7 +33,7 @@ def draw_obstacle(shape: tuple[int, int], dtype: np.dtype) -> str | None:
     """Why frames of that shape and type cannot be drawn from on the device; None: they can."""
     if np.dtype(dtype).name not in VALUE_TYPES:
         return f"pixels of type {np.dtype(dtype).name}"
-    if max(shape) > MOST_SIDE or shape[0] * shape[1] >= 2**31:
+    if max(shape) > MOST_SIDE or shape[0] * shape[1] > MOST_PIXELS:
         return f"frames of {shape[0]} x {shape[1]} pixels"
     return None
 
