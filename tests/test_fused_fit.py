@@ -38,7 +38,7 @@ def pack(values, positions, valid, wide):
 
 def fused(values, positions, config, *, valid=None, wide=False, shape=SHAPE, frames=1, resident=None, device=None):
     """Fits (F, m) samples on the harness; row f is frame f % frames of replicate f // frames."""
-    device = device or HostDevice()
+    device = device or HostDevice(blocks=resident or 3)
     n_fits, m = values.shape
     plan = plan_fit(n_fits, m, config, wide=wide, resident_blocks=resident)
     out = FitArrays.empty(n_fits, config, device)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(build.missing() is not None, reason=str(build.mi
 
 SCHEDULES = ["order", "reverse", "random:1", "random:2"]
 SANITIZERS = ["plain", "asan", "tsan"]
-THREADS = 128
+THREADS = 64
 
 
 def source(body, parameters="const int* x, int* out", name="kernel"):
@@ -58,11 +58,11 @@ def sums(device, values, threads=THREADS):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("sanitize", SANITIZERS)
-@pytest.mark.parametrize(("blocks", "threads", "n"), [(1, 32, 1), (3, 128, 1000), (2, 96, 0)])
-def test_a_reduction_gives_the_sum_in_every_schedule_and_build(sanitize, schedule, blocks, threads, n):
-    values = np.random.default_rng(0).random((blocks, n), np.float32)
-    found = sums(HostDevice(sanitize, schedule), values, threads)
-    np.testing.assert_allclose(found, values.sum(1, dtype=np.float64), rtol=1e-12)
+def test_a_reduction_gives_the_sum_in_every_schedule_and_build(sanitize, schedule):
+    for blocks, threads, n in [(2, 96, 500)] if sanitize == "tsan" else [(1, 32, 1), (3, 128, 1000), (2, 1024, 0)]:
+        values = np.random.default_rng(0).random((blocks, n), np.float32)
+        found = sums(HostDevice(sanitize, schedule), values, threads)
+        np.testing.assert_allclose(found, values.sum(1, dtype=np.float64), rtol=1e-12)
 
 
 def test_the_portable_fibers_run_the_same():
@@ -162,13 +162,13 @@ def test_atomics(type_, dtype):
         + """
         atomicAdd(out, t); atomicOr(out + 1, T(1) << t % 30); atomicMax(out + 2, t); atomicMin(out + 3, t);
         atomicAnd(out + 4, ~(T(1) << t % 8)); atomicExch(out + 5, T(5)); atomicXor(out + 6, t);
-        atomicSub(out + 7, T(1)); atomicCAS(out + 8, T(0), t + 1);"""
+        atomicCAS(out + 7, T(0), t + 1);"""
     )
     device = HostDevice(schedule="random:3")
-    out = device.asarray(np.array([0, 0, 5, 200, 255, 0, 0, 500, 0], dtype))
+    out = device.asarray(np.array([0, 0, 5, 200, 255, 0, 0, 0], dtype))
     launch(source(body, f"{type_}* out"), out, device=device)
     *found, swapped = device.to_host(out).tolist()
-    assert found == [THREADS * (THREADS - 1) // 2, (1 << 30) - 1, THREADS - 1, 0, 0, 5, 0, 500 - THREADS]
+    assert found == [THREADS * (THREADS - 1) // 2, (1 << 30) - 1, THREADS - 1, 0, 0, 5, 0]
     assert 1 <= swapped <= THREADS
 
 
@@ -191,20 +191,25 @@ GRID_BARRIER = """
 
 def grid_barrier(device, fence="__threadfence();", cooperative=True):
     kernel = source(GRID_BARRIER.replace("FENCE", fence), "int* arrived, int* out")
-    out = device.empty((8,), np.int32)
-    launch(kernel, device.zeros((1,), np.int32), out, device=device, blocks=4, threads=64, cooperative=cooperative)
-    return device.to_host(out)[4:].tolist()
+    out = device.empty((6,), np.int32)
+    launch(kernel, device.zeros((1,), np.int32), out, device=device, blocks=3, threads=64, cooperative=cooperative)
+    return device.to_host(out)[3:].tolist()
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("sanitize", SANITIZERS)
 def test_blocks_of_a_cooperative_launch_wait_for_each_other(sanitize, schedule):
-    assert grid_barrier(HostDevice(sanitize, schedule)) == [10] * 4
+    assert grid_barrier(HostDevice(sanitize, schedule)) == [6] * 3
 
 
 def test_blocks_of_an_ordinary_launch_cannot_wait_for_each_other():
     with pytest.raises(RuntimeError, match="kernel, block 0, thread 0: deadlock"):
         grid_barrier(HostDevice(), cooperative=False)
+
+
+def test_more_cooperating_blocks_than_fit_are_refused():
+    with pytest.raises(RuntimeError, match="3 cooperating blocks, 2 fit"):
+        grid_barrier(HostDevice(blocks=2))
 
 
 def test_a_launch_value_runs_on_the_host():
@@ -237,7 +242,7 @@ def test_new_memory_is_unset_or_zero():
 
 
 def run(body, sanitize="plain", schedule="order", **sizes):
-    """Output of a kernel that gets 0, 1, ... in `x` and may write `out`, 128 integers each."""
+    """Output of a kernel that gets 0, 1, ... in `x` and may write `out`, 64 integers each."""
     device = HostDevice(sanitize, schedule)
     out = device.empty((THREADS,), np.int32)
     launch(source(body), device.asarray(np.arange(THREADS, dtype=np.int32)), out, device=device, **sizes)
@@ -247,8 +252,8 @@ def run(body, sanitize="plain", schedule="order", **sizes):
 CARVED = "SHARED_MEMORY(memory); Carver carve(memory); int* a = carve.take<int>(N); int* b = carve.take<int>(32);"
 FAULTS = {
     "divergent barrier: 1 threads of the block have ended": "if (threadIdx.x == 0) return; __syncthreads();",
-    "divergent barrier: 127 threads of the block wait at another one": """
-        if (threadIdx.x == 127) {
+    "divergent barrier: 63 threads of the block wait at another one": """
+        if (threadIdx.x == 63) {
             __syncthreads();
         } else {
             __syncthreads();
@@ -273,11 +278,12 @@ FAULTS = {
     "something was written behind array 1 of shared": CARVED.replace("N", "33") + "b[32 + threadIdx.x / 64] = 0;",
     "array 1 ends at byte 288, but the launch declares 272": CARVED.replace("N", "40") + "a[0] = b[0];",
     "something was written behind the 272 bytes": "SHARED_MEMORY(memory); memory[272] = 0;",
-    "something was written outside of argument 1": "out[128] = 7;",
+    "something was written outside of argument 1": "out[64] = 7;",
     "something was written outside of argument 0": "const_cast<int*>(x)[-1] = 7;",
     "segmentation fault, after line": "__syncthreads(); out[1ll << 40] = 1;",
     "segmentation fault": "volatile char large[1 << 20]; large[x[0]] = 1; out[0] = large[x[0]];",
     "division by zero": "out[0] = 7 / x[0];",
+    "gives up": "if (x[threadIdx.x] == 50) __trap();",
     "deadlock: the threads that can go on spin": "while (atomicAdd(out, 0) != 1) __nanosleep(10);",
 }
 
@@ -295,7 +301,11 @@ def test_an_error_says_where():
     with pytest.raises(
         RuntimeError, match=r"kernel k, block 2, thread 64: .*\n  line \d+: __syncthreads\(\);  // here"
     ):
-        launch(source("if (blockIdx.x < 2 || threadIdx.x < 64) return;\n__syncthreads();  // here", "", "k"), blocks=3)
+        launch(
+            source("if (blockIdx.x < 2 || threadIdx.x < 64) return;\n__syncthreads();  // here", "", "k"),
+            blocks=3,
+            threads=96,
+        )
 
 
 def test_a_loop_without_end_is_given_up():
@@ -326,10 +336,10 @@ def test_shared_memory_may_be_carved_anew():
         + """
         a[threadIdx.x % 20] = b[threadIdx.x % 32] = 0;
         __syncthreads();
-        int* whole = Carver(memory).take<int>(128);
+        int* whole = Carver(memory).take<int>(64);
         whole[threadIdx.x] = x[threadIdx.x];
         __syncthreads();
-        out[threadIdx.x] = whole[127 - threadIdx.x];"""
+        out[threadIdx.x] = whole[63 - threadIdx.x];"""
     )
     assert run(body, shared=512) == list(range(THREADS))[::-1]
     with pytest.raises(RuntimeError, match="behind array 0"):
@@ -371,15 +381,20 @@ def handed(sync, sanitize="plain", schedule="order"):
 def test_a_missing_barrier_gives_wrong_answers_out_of_order():
     assert handed("") == [5] * THREADS
     assert handed("", schedule="reverse") != [5] * THREADS
-    assert all(handed("", schedule=f"random:{seed}") != [5] * THREADS for seed in range(5))
+    assert sum(handed("", schedule=f"random:{seed}") != [5] * THREADS for seed in range(20)) > 15
 
 
-@pytest.mark.parametrize("sync", ["", "__syncwarp();", "__shfl_sync(FULL_MASK, 1, 0);"])
-@pytest.mark.parametrize("schedule", ["order", "reverse"])
+@pytest.mark.parametrize(
+    ("sync", "schedule"),
+    [("", "order"), ("", "reverse"), ("__syncwarp();", "order"), ("__any_sync(FULL_MASK, 1);", "order")],
+)
 def test_thread_sanitizer_sees_a_missing_barrier_in_every_schedule(sync, schedule):
     with pytest.raises(RuntimeError, match="data race"):
         handed(sync, "tsan", schedule)
-    assert handed("__syncthreads();", "tsan", schedule) == [5] * THREADS
+
+
+def test_thread_sanitizer_is_content_with_a_barrier():
+    assert handed("__syncthreads();", "tsan") == [5] * THREADS
 
 
 def test_thread_sanitizer_sees_a_second_barrier_missing():
@@ -407,25 +422,22 @@ THREE = source(
 )
 
 
-def three(x, out, factor, *more):
-    launch(THREE, x, out, factor, *more, threads=32)
-
-
 def test_arguments_are_checked():
-    x, factor = np.ones(3, np.float32), np.float32(2)
-    out = np.empty(3, np.float32)
-    three(x, out, factor)
-    assert out.tolist() == [2, 2, 2]
-    read_only = out.copy()
+    device, factor = HostDevice(), np.float32(2)
+    wide = device.asarray(np.ones((3, 2), np.float32))
+    x, out, read_only = wide.reshape(-1)[:3], device.empty((3,), np.float32), device.empty((3,), np.float32)
     read_only.flags.writeable = False
-    three(read_only, out, factor)
+    launch(THREE, read_only, out, factor, threads=32)
+    launch(THREE, x, out, factor, threads=32)
+    assert out.tolist() == [2, 2, 2]
     for arguments, message in [
         ((x, out), "takes 3 arguments, got 2"),
         ((x, out, factor, factor), "takes 3 arguments, got 4"),
-        ((x.astype(np.float64), out, factor), "argument 0 is an array of float64"),
+        ((device.empty((3,), np.float64), out, factor), "argument 0 is an array of float64"),
         ((x.view(np.int32), out, factor), "argument 0 is an array of int32"),
-        ((np.ones((3, 2), np.float32)[:, 0], out, factor), "argument 0 is not C-contiguous"),
-        ((list(x), out, factor), "argument 0 has to be an array"),
+        ((wide[:, 0], out, factor), "argument 0 is not C-contiguous"),
+        ((x.tolist(), out, factor), "argument 0 has to be an array"),
+        ((x + x, out, factor), "argument 0 is an array of the host"),
         ((x, read_only, factor), "argument 1 is read-only"),
         ((x, out, 2.0), "argument 2 has to be a NumPy scalar, got float"),
         ((x, out, np.float64(2)), "argument 2 is float64"),

@@ -15,7 +15,7 @@ from typing import Protocol
 
 FOLDER = Path(__file__).parent
 ENGINE = ("fibers.cpp", "barriers.cpp", "fences.cpp", "shared.cpp")
-HEADERS = ("engine.h", "state.h", "sanitizers.h", "switch.h")
+HEADERS = ("cuda_host.h", "engine.h", "state.h", "sanitizers.h", "switch.h")
 WARNINGS = ("-Wno-unknown-pragmas", "-Wno-attributes")
 COMMON = ("-std=c++17", "-fPIC", "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", *WARNINGS)
 KERNEL = ("-O1", "-g1", "-ffp-contract=fast")
@@ -114,16 +114,25 @@ def read(name: str) -> list[str]:
     return (FOLDER / name).read_text("utf-8").splitlines()
 
 
+@functools.cache
+def with_header(flags: tuple[str, ...]) -> tuple[str, ...]:
+    """`flags`, and CUDA's language put before the text from a header that is compiled once for them."""
+    made = compiled(".h.gch", '#include "cuda_host.h"\n', (*flags, "-x", "c++-header"))
+    header = made.with_suffix("")  # g++ takes what stands beside it
+    if not header.exists():
+        header.write_text('#include "cuda_host.h"\n', "utf-8")
+    return (*flags, "-include", str(header))
+
+
 def kernel_text(source: Source) -> str:
-    """What g++ gets: CUDA's language, the kernel, the entry that unpacks its arguments."""
-    header = "\n".join(line for line in read("cuda_host.h") if line != "#pragma once")
-    return f'{header}\n#line 1 "{source.name}.cu"\n{source.text}\nHOST_ENTRY({source.name})\n'
+    """What g++ gets behind CUDA's language: the kernel, the entry that unpacks its arguments."""
+    return f'#line 1 "{source.name}.cu"\n{source.text}\nHOST_ENTRY({source.name})\n'
 
 
 def kernel_library(source: Source, extra: tuple[str, ...] = ()) -> Path:
     """A shared library with the kernel and the engine, for `ctypes`."""
-    flags = (*COMMON, *KERNEL, *machine_flags(), "-shared")
-    return compiled(".so", kernel_text(source), flags, (engine_object("plain", extra),))
+    flags = with_header((*COMMON, *KERNEL, *machine_flags()))
+    return compiled(".so", kernel_text(source), (*flags, "-shared"), (engine_object("plain", extra),))
 
 
 @functools.cache
@@ -135,5 +144,5 @@ def replay_object() -> Path:
 def kernel_program(source: Source, sanitize: str) -> Path:
     """An executable that runs one launch of a sanitized kernel, see replay.cpp."""
     inputs = (engine_object(sanitize), replay_object())
-    flags = (*COMMON, *KERNEL, *machine_flags(), *INSTRUMENT[sanitize])
+    flags = with_header((*COMMON, *KERNEL, *machine_flags(), *INSTRUMENT[sanitize]))
     return compiled("", kernel_text(source), flags, inputs)

@@ -53,6 +53,7 @@ HOST_INLINE int __syncthreads_or(int p, HOST_LINE) { return host_barrier(BARRIER
 HOST_INLINE void __syncwarp(unsigned mask = ~0u, HOST_LINE) { host_warp(SYNC_WARP, mask, 0, 0, 32, line); }
 HOST_INLINE void __threadfence(HOST_LINE) { host_fence(1, line); }
 HOST_INLINE void __threadfence_block(HOST_LINE) { host_fence(0, line); }
+HOST_INLINE void __trap() { __builtin_trap(); }
 HOST_INLINE void __nanosleep(unsigned, HOST_LINE) { host_yield(line); }
 
 // ---- warp collectives: values of 4 or 8 bytes travel as 64 bits
@@ -100,7 +101,6 @@ HOST_INLINE int __all_sync(unsigned mask, int p, HOST_LINE) { return __ballot_sy
     }
 #define HOST_ATOMICS(T)                                                                              \
     HOST_FETCH(T, atomicAdd, __atomic_fetch_add)                                                     \
-    HOST_FETCH(T, atomicSub, __atomic_fetch_sub)                                                     \
     HOST_FETCH(T, atomicOr, __atomic_fetch_or)                                                       \
     HOST_FETCH(T, atomicAnd, __atomic_fetch_and)                                                     \
     HOST_FETCH(T, atomicXor, __atomic_fetch_xor)                                                     \
@@ -123,7 +123,8 @@ HOST_INLINE int __all_sync(unsigned mask, int p, HOST_LINE) { return __ballot_sy
 HOST_ATOMICS(int)
 HOST_ATOMICS(unsigned)
 HOST_ATOMICS(unsigned long long)
-HOST_ATOMICS(long long)
+HOST_FETCH(int, atomicSub, __atomic_fetch_sub)
+HOST_FETCH(unsigned, atomicSub, __atomic_fetch_sub)
 
 // ---- integers
 HOST_INLINE int __popc(unsigned x) { return __builtin_popcount(x); }
@@ -221,16 +222,21 @@ constexpr char host_kind() {
     else return T(0.5f) == T(0) ? 'i' : 'f';
 }
 template <class T>
+constexpr int host_size() {
+    if constexpr (__is_same(T, void)) return 1;
+    else return sizeof(T);
+}
+template <class T>
 struct HostTraits {
-    static constexpr HostParameter value = {int(sizeof(T)), 0, 0, host_kind<T>()};
+    static constexpr HostParameter value = {host_size<T>(), 0, 0, host_kind<T>()};
 };
 template <class T>
 struct HostTraits<T*> {
-    static constexpr HostParameter value = {int(sizeof(T)), 1, 0, host_kind<T>()};
+    static constexpr HostParameter value = {host_size<T>(), 1, 0, host_kind<T>()};
 };
 template <class T>
 struct HostTraits<const T*> {
-    static constexpr HostParameter value = {int(sizeof(T)), 1, 1, host_kind<T>()};
+    static constexpr HostParameter value = {host_size<T>(), 1, 1, host_kind<T>()};
 };
 template <int... I>
 struct HostIndices {};

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,10 +99,14 @@ def check_argument(name: str, i: int, value: Any, parameter: Parameter) -> None:
         return
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{where} has to be an array of the device, got {type(value).__name__}")
+    if memory_of(value) is None:
+        raise TypeError(f"{where} is an array of the host: give it to asarray() of the device first")
     if not value.flags.c_contiguous:
         raise TypeError(f"{where} is not C-contiguous")
     if kind != "s" and (value.dtype.itemsize != size or kind_of(value.dtype) != kind):
         raise TypeError(f"{where} is an array of {value.dtype}, the kernel's items have {size} bytes of kind {kind!r}")
+    if value.nbytes % size:
+        raise TypeError(f"{where} has {value.nbytes} bytes, the kernel's items {size}")
     if not parameter.is_const and not value.flags.writeable:
         raise TypeError(f"{where} is read-only, the kernel may write to it")
 
@@ -121,6 +126,7 @@ class HostKernel:
         for i, (value, parameter) in enumerate(zip(args, wanted, strict=True)):
             check_argument(self.source.name, i, value, parameter)
         self.device.launches.append(self.source.name)
+        self.check_grid(grid, block, shared_mem)
         record = LaunchRecord(dims(grid), dims(block), int(shared_mem), self.cooperative)
         record.schedule, record.seed = self.device.order
         record.seconds = self.device.seconds
@@ -128,6 +134,12 @@ class HostKernel:
         for i, value in enumerate(args):
             if isinstance(value, np.ndarray) and not intact(value):
                 raise RuntimeError(f"kernel {self.source.name}: something was written outside of argument {i}")
+
+    def check_grid(self, grid: tuple, block: tuple, shared_mem: int) -> None:
+        """A cooperative launch that the device cannot hold is refused, as CUDA does."""
+        blocks, most = math.prod(grid), self.device.resident_blocks(self.source, math.prod(block), shared_mem)
+        if self.cooperative and blocks > most:
+            raise RuntimeError(f"kernel {self.source.name}: {blocks} cooperating blocks, {most} fit")
 
     def run(self, record: LaunchRecord, args: tuple) -> None:
         """Run it here, or sanitized in a process of its own."""
@@ -169,15 +181,22 @@ class GuardedBytes(np.ndarray):
     inner: slice
 
 
-def intact(array: np.ndarray) -> bool:
-    """Whether the guards around the memory of `array` are as they were; True where it has none."""
+def memory_of(array: np.ndarray) -> GuardedBytes | None:
+    """The memory of the device that `array` is in."""
     base: Any = array
-    while base is not None:
-        if isinstance(base, GuardedBytes) and hasattr(base, "inner"):
-            whole = base.view(np.ndarray)
-            return bool((whole[: base.inner.start] == CANARY).all() and (whole[base.inner.stop :] == CANARY).all())
+    while base is not None and not isinstance(base, GuardedBytes):
         base = getattr(base, "base", None)
-    return True
+    while base is not None and isinstance(base.base, GuardedBytes):
+        base = base.base
+    return base
+
+
+def intact(array: np.ndarray) -> bool:
+    """Whether the guards around the memory of `array` are as they were."""
+    whole = memory_of(array)
+    assert whole is not None
+    guards = whole.view(np.ndarray)
+    return bool((guards[: whole.inner.start] == CANARY).all() and (guards[whole.inner.stop :] == CANARY).all())
 
 
 @dataclass

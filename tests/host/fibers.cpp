@@ -206,6 +206,7 @@ void on_signal(int number) {
     if (engine.running == &engine.main) abort();
     const char* what = number == SIGVTALRM ? "no end in sight (a loop that waits has to call __nanosleep)"
                        : number == SIGFPE  ? "division by zero"
+                       : number == SIGILL  ? "the kernel gives up (__trap)"
                                            : "segmentation fault";
     fail(engine.running, "%s, after line %d", what, engine.running->line);
 }
