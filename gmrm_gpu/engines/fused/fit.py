@@ -80,14 +80,11 @@ class FitArrays:
 
 def fit_source(m: int, mixture: MixtureConfig, *, wide: bool) -> KernelSource:
     """The instance of the kernel for fits of `m` places."""
-    subset = _subset_size(m)
     constants = (
         *model_constants(mixture, wide=wide),
         ("TEAM", int(m > TEAM_SAMPLES)),
         ("THREADS", _threads(m)),
         ("MIN_BLOCKS", _resident_threads(mixture) // _threads(m)),
-        ("SUBSET", subset),
-        ("SORT_ROOM", 1 << (subset - 1).bit_length()),
         ("N_STARTS", len(mixture.starts)),
         ("STARTS", ",".join(str(_STARTS[name]) for name in mixture.starts)),
         ("FIT_STATE_BYTES", _STATE_BYTES),
@@ -102,7 +99,7 @@ def plan_fit(n_fits: int, m: int, mixture: MixtureConfig, *, wide: bool, residen
         share a fit does not change its bits.
     """
     source, threads = fit_source(m, mixture, wide=wide), _threads(m)
-    subset = _subset_size(m)
+    subset, room = _start_rooms(m)
     memory = shared_bytes(
         _STATE_BYTES,
         8 * n_sums(mixture),
@@ -110,7 +107,7 @@ def plan_fit(n_fits: int, m: int, mixture: MixtureConfig, *, wide: bool, residen
         8 * (threads + 1),
         4 * threads,
         (8 if wide else 4) * subset,
-        4 << (subset - 1).bit_length(),
+        4 * room,
     )
     if m <= TEAM_SAMPLES:
         return FitPlan(Launch(source, n_fits, threads, memory), n_fits, m, 1, n_fits, 0)
@@ -172,6 +169,7 @@ def run_fit(
             np.int32(mixture.max_iter),
             np.int32(mixture.n_start_iter),
             np.int32(mixture.schedule == "fast"),
+            *(np.int32(room) for room in _start_rooms(plan.m)),
             np.int32(plan.team_size),
             arrived,
             partials,
@@ -193,8 +191,9 @@ def _resident_threads(mixture: MixtureConfig) -> int:
     return 256 if many else 384 if sums > 32 else 512
 
 
-def _subset_size(m: int) -> int:
-    """Samples that starts are compared on, an even subset in blocks as `Samples.subset` takes."""
+def _start_rooms(m: int) -> tuple[int, int]:
+    """Samples that starts are compared on, an even subset in blocks as `Samples.subset` takes; places to sort them."""
     n_blocks = -(-m // BLOCK)
     stride = max(1, n_blocks // _START_BLOCKS)
-    return -(-n_blocks // stride) * -(-m // n_blocks)
+    subset = -(-n_blocks // stride) * -(-m // n_blocks)
+    return subset, 1 << (subset - 1).bit_length()

@@ -221,12 +221,14 @@ __device__ __forceinline__ void write_fit(i64 f, const FitState* state, const Fi
 }
 
 // words (F, m); fit f is frame f % n_frames of replicate f / n_frames, whose numbers are in frames (n_frames) and
-// replicates. team_size blocks share a fit; arrived (teams) zero and partials (teams, 2, n_chunks, N_SUMS) are theirs.
+// replicates. subset_room, sort_room: places for the starts' subset and, a power of two, for sorting it. team_size
+// blocks share a fit; arrived (teams) zero and partials (teams, 2, n_chunks, N_SUMS) are theirs.
 extern "C" __global__ __launch_bounds__(THREADS, MIN_BLOCKS) void fit(
     const Word* words, i64 n_fits, i64 m, int height, int width, u32 seed_low, u32 seed_high, u32 rate,
     const u32* replicates, const u32* frames, i64 n_frames, double sigma_floor, double trend_prior, double tol,
-    int max_iter, int n_start_iter, int joint, int team_size, u32* arrived, double* partials, double* weights,
-    double* means, double* sigmas, double* coef, double* log_likelihood, int* n_iter, int* n_samples, u8* status) {
+    int max_iter, int n_start_iter, int joint, int subset_room, int sort_room, int team_size, u32* arrived,
+    double* partials, double* weights, double* means, double* sigmas, double* coef, double* log_likelihood, int* n_iter,
+    int* n_samples, u8* status) {
     SHARED_MEMORY(memory);
     Carver carve(memory);
     Settings settings{height, width, sigma_floor, trend_prior, tol, max_iter, n_start_iter, joint != 0};
@@ -236,8 +238,8 @@ extern "C" __global__ __launch_bounds__(THREADS, MIN_BLOCKS) void fit(
     block.sums = carve.take<double>(N_SUMS);
     block.by_warp = carve.take<double>(THREADS / WARP * (WARP_SUMS + 1));
     SeedingWork seeding{carve.take<double>(THREADS + 1), carve.take<int>(THREADS)};
-    Word* subset = carve.take<Word>(SUBSET);
-    float* sorted = carve.take<float>(SORT_ROOM);
+    Word* subset = carve.take<Word>(subset_room);
+    float* sorted = carve.take<float>(sort_room);
     i64 n_teams = gridDim.x / team_size, team = blockIdx.x / team_size;
     block.team = {team_size, int(blockIdx.x % team_size), arrived + team, 0, nullptr, 0};
     if (TEAM) block.team.partials = partials + team * 2 * n_chunks(m) * N_SUMS;

@@ -99,7 +99,7 @@ __device__ __forceinline__ void pass(const Word* words, i64 m, Block& block) {
     Densities at = block.state->at;
     for (int c = team.rank; c < n_chunks(m); c += team.size) {
         i64 first = i64(c) * CHUNK;
-        sum_samples(words + first, min(i64(CHUNK), m - first), block.state->units, at, block.by_warp, block.sums);
+        sum_samples(words + first, int(min(i64(CHUNK), m - first)), block.state->units, at, block.by_warp, block.sums);
         for (int s = threadIdx.x; s < N_SUMS; s += blockDim.x) partials[i64(c) * N_SUMS + s] = block.sums[s];
         __syncthreads();
     }
@@ -119,7 +119,7 @@ __device__ __forceinline__ void measure_all(const Word* words, i64 m, bool squar
 
 __device__ __forceinline__ void pass(const Word* words, i64 m, Block& block) {
     Densities at = block.state->at;
-    sum_samples(words, m, block.state->units, at, block.by_warp, block.sums);
+    sum_samples(words, int(m), block.state->units, at, block.by_warp, block.sums);
 }
 #endif
 

@@ -53,15 +53,15 @@ __device__ __forceinline__ double rounding_of(const double* theta, const double*
     return LN_2 * warp_sum(lost);
 }
 
-// A float32 sum that carries its rounding along (Neumaier 1974): as good as float64, also where that is slow.
+// A float32 sum that carries its rounding along (Kahan 1965): nearly float64, also where float64 is slow.
 struct Compensated {
-    float sum = 0.0f, lost = 0.0f;
+    float sum = 0.0f, excess = 0.0f;
     __device__ __forceinline__ void add(float value) {
-        float total = sum + value;
-        lost += fabsf(sum) >= fabsf(value) ? (sum - total) + value : (value - total) + sum;
+        float corrected = value - excess, total = sum + corrected;
+        excess = (total - sum) - corrected;
         sum = total;
     }
-    __device__ __forceinline__ double value() const { return double(sum) + double(lost); }
+    __device__ __forceinline__ double value() const { return double(sum) - double(excess); }
 };
 
 // Responsibilities of one sample, their deviations, and log2 of its density.
@@ -82,7 +82,7 @@ __device__ __forceinline__ float e_step(float residual, const Densities& at, flo
     float inverse = 1.0f / total;
 #pragma unroll
     for (int k = 0; k < K; ++k) resp[k] *= inverse;
-    return top + log2f(total);
+    return top + __log2f(total);  // total is in [1, K]: within 2^-22, which differences of passes do not see
 }
 
 __device__ __forceinline__ float residual_of(float z, const float (&basis)[P], const Densities& at) {
@@ -118,13 +118,18 @@ __device__ __forceinline__ void add_warps(const double* by_warp, int n, double* 
 
 // Components FIRST..FIRST + COUNT - 1 of `sum_samples`; the first sweep adds the log-likelihood too.
 template <int FIRST, int COUNT>
-__device__ __forceinline__ double sweep(const Word* words, i64 n, const Units& units, const Densities& at,
+__device__ __forceinline__ double sweep(const Word* words, int n, const Units& units, const Densities& at,
                                         float (&sums)[WARP_SUMS]) {
     Compensated log_density;
 #pragma unroll
     for (int i = 0; i < WARP_SUMS; ++i) sums[i] = 0.0f;
-    for (i64 i = threadIdx.x; i < n; i += blockDim.x) {
-        Word word = words[i];
+    words += threadIdx.x;
+    int left = n - int(threadIdx.x), step = blockDim.x;
+    Word next = left > 0 ? *words : NO_SAMPLE;
+    for (; left > 0; left -= step) {
+        Word word = next;
+        words += step;
+        next = left > step ? *words : NO_SAMPLE;  // on its way while this one is worked on
         if (word == NO_SAMPLE) continue;
         Sample sample = unpack(word);
         float basis[P], resp[K], dev[K];
@@ -148,7 +153,7 @@ __device__ __forceinline__ double sweep(const Word* words, i64 n, const Units& u
 // All sums (N_SUMS) float64 of words[0..n), in shared memory. by_warp: (n_warps, WARP_SUMS + 1) float64 of scratch.
 // float32 within a thread and a warp, float64 beyond; callers keep a thread's share to a few hundred samples.
 template <int FIRST = 0>
-__device__ __forceinline__ void sum_samples(const Word* words, i64 n, const Units& units, const Densities& at,
+__device__ __forceinline__ void sum_samples(const Word* words, int n, const Units& units, const Densities& at,
                                             double* by_warp, double* sums) {
     constexpr int COUNT = FIRST + COMPONENTS_A_SWEEP > K ? K - FIRST : COMPONENTS_A_SWEEP;
     constexpr int EACH = WARP_SUMS / WARP;
