@@ -24,6 +24,7 @@ _PUBLIC = {
     "plan_sampling": "planning",
     "ExpectedPhases": "synthetic.expected",
     "run_study": "study",
+    "measure_throughput": "throughput",
     "write_report": "report",
     "AnalysisConfig": "config",
     "ComputeConfig": "config",
@@ -41,6 +42,7 @@ _PUBLIC = {
     "ModelSelection": "results.selection",
     "SamplingPlan": "results.planning",
     "StudyResult": "results",
+    "Throughput": "results.throughput",
     "GmrmError": "errors",
 }
 __all__ = ["__version__", *_PUBLIC]

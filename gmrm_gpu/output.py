@@ -27,8 +27,9 @@ from .errors import InputError, MissingDependencyError, OutputError
 from .results import AnalysisResult, MixtureFit, StudyResult, status_counts
 from .results.planning import SamplingPlan
 from .results.selection import ModelSelection
+from .results.throughput import Throughput
 
-MARKERS = ("analysis.json", "study.json", "fit.json", "simulation.json", "selection.json", "plan.json")
+MARKERS = ("analysis.json", "study.json", "fit.json", "simulation.json", "selection.json", "plan.json", "bench.json")
 """Every output folder holds one of these; it says what made it."""
 
 FILES = (
@@ -38,6 +39,7 @@ FILES = (
     *("study_movie.json", "replicates_movie.npz", "curves_movie.csv", "examples_movie.npz"),
     *("selection.csv", "selection.png", "selection.svg"),
     *("plan.csv", "plan.png", "plan.svg"),
+    *("bench.png", "bench.svg"),
     *("movie.npy", "movie.tif", "truth.npy", "truth.tif"),
 )
 """Fixed names of the files that the commands write."""
@@ -279,6 +281,17 @@ def fill_plan(result: SamplingPlan, folder: Path, *, picture: bool) -> None:
             from .report.planning import plan_figure
 
             save_figure(plan_figure(result), folder / "plan")
+
+
+def fill_bench(result: Throughput, folder: Path, *, command: str, picture: bool) -> None:
+    """Write bench.json, and bench.png and .svg if `picture`, into an existing folder."""
+    with _disk(folder):
+        write_json(folder / "bench.json", result.summary() | {"command": command})
+        if picture:
+            from .report import save_figure
+            from .report.throughput import throughput_figure
+
+            save_figure(throughput_figure(result), folder / "bench")
 
 
 def renew_report(result: StudyResult, folder: str | os.PathLike[str]) -> Path:

@@ -19,6 +19,7 @@ _ARGUMENTS = {
     "fit": "MOVIE --frame N ",
     "report": "FOLDER ",
     "plan": "[MOVIE] ",
+    "bench": "[MOVIE] ",
     **dict.fromkeys(("info", "select", "analyze", "study"), "MOVIE "),
 }
 _EXAMPLES = {
@@ -48,6 +49,10 @@ gmrm-gpu study movie.tif --rates 0.1,0.01 --replicates 20,200 --memory 2GB --wor
 gmrm-gpu plan movie.tif --components 3 --width 1%
 gmrm-gpu plan movie.tif --width 0.02um3 --pixel-size 5nm --thickness 0.5um --schemes fixed,stratified,lines
 gmrm-gpu plan --expect 45,118,172 --sigmas 7,9,12 --size 512x512x100 --width 500px""",
+    "bench": """\
+gmrm-gpu bench
+gmrm-gpu bench movie.tif --components 3 --method paper --out bench
+gmrm-gpu bench --size 1024x1024x100 --device gpu --quick""",
     "report": """\
 gmrm-gpu report movie_study""",
     "demo": """\
@@ -69,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gmrm-gpu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_simulate, _info, _select, _fit, _analyze, _study, _plan, _report, _demo, _doctor):
+    for add in (_simulate, _info, _select, _fit, _analyze, _study, _plan, _report, _demo, _bench, _doctor):
         add(commands)
     return parser
 
@@ -275,6 +280,35 @@ def _demo(commands: Any) -> None:
     add("--difficulty", choices=DIFFICULTIES, default="easy", help="separation of the phases (default easy)")
     o.add_settings(parser, "settings", (o.SEED, *o.COMPUTE))
     o.add_output(parser, "gmrm_demo")
+
+
+def _bench(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "bench",
+        ".bench:run_bench",
+        "how fast this machine is, CPU and GPU, and how long a study takes",
+        "Time every engine of this machine at each rate on a few frames of a movie, by default of a synthetic one of\n"
+        "512 x 512 x 300, and extrapolate to the whole study. Takes about a minute. Prints fits and pixels a second\n"
+        "and the gain over the CPU; with --out writes bench.json, bench.png and bench.svg.",
+    )
+    o.add_movie(parser, optional=True)
+    group = parser.add_argument_group("design")
+    add = group.add_argument
+    add("--size", type=o.size, metavar="HxWxT", help="without MOVIE: height, width, frames (default 512x512x300)")
+    add("--rates", type=o.numbers(float), metavar="R,R", help="of the study (default 0.1,0.05,0.01)")
+    add("--replicates", type=o.numbers(int), metavar="B,B", help="of the study (default 10 / rate: 100,200,1000)")
+    add("--seconds", type=o.real, metavar="S", help="that the measurements take, roughly (default 60)")
+    add("--quick", action="store_true", help="10 seconds instead: rougher numbers")
+    o.add_config(parser)
+    o.add_settings(parser, "model", o.MODEL)
+    o.add_settings(parser, "spatio-temporal correction", o.CORRECTION)
+    o.add_settings(parser, "other settings", (*o.SAMPLING, o.SEED, *o.COMPUTE[:4]))
+    o.add_method(parser, both=True)
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", metavar="DIR", help="folder to write (default: nothing is written)")
+    group.add_argument("--overwrite", action="store_true", help="replace an earlier output folder")
+    group.add_argument("--no-report", action="store_true", help="numbers only: no picture")
 
 
 def _doctor(commands: Any) -> None:
