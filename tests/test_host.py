@@ -365,6 +365,13 @@ def test_address_sanitizer_sees(message):
     assert "\n  line " in str(error.value)
 
 
+def test_reports_name_the_thread():
+    with pytest.raises(RuntimeError, match=r"in block 1, thread 5\b"):
+        run("if (blockIdx.x == 1 && threadIdx.x == 5) out[x[5] + 60] = 0;", "asan", blocks=2)
+    with pytest.raises(RuntimeError, match="'block 1, thread 5'"):
+        run("if (blockIdx.x == 1 && threadIdx.x / 2 == 2) out[0] = 0;", "tsan", blocks=2)
+
+
 # thread 0 hands a value to the block: in order nobody notices that the barrier is missing
 HANDED = """
     SHARED_MEMORY(memory);

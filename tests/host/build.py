@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import os
@@ -53,14 +54,16 @@ def missing() -> str | None:
 @functools.cache
 def cache_folder() -> Path:
     """Folder of compiled kernels of this user; what nobody used for two weeks is removed."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "gmrm_gpu" / "host_kernels"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError:  # a home that cannot be written to
-        folder = Path(tempfile.mkdtemp(prefix="gmrm_gpu_host_kernels_"))
+    except (OSError, RuntimeError):  # no home, or none that can be written to
+        folder = Path(tempfile.mkdtemp(prefix="gmrm_gpu_"), "host_kernels")
+        folder.mkdir()
+        atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
     for path in folder.iterdir():
         if path.stat().st_mtime < time.time() - KEPT_S:
             path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ Engine engine;
 namespace {
 
 constexpr int SPIN_LIMIT = 20000;
-constexpr size_t PAGE = 4096;
+constexpr size_t PAGE = 4096, MANY_BYTES = 80 << 20;
 constexpr u32 MAX_THREADS = 1024, MAX_SHARED = 227 * 1024;  // of sm_90
 
 // ---- which fiber is next
@@ -128,7 +128,7 @@ void make_fiber(Fiber& fiber, Warp& warp, int thread, int slot) {
     fiber.sanitized.bytes = STACK_BYTES;
     memory_allow(fiber.stack, STACK_BYTES);
     context_make(fiber.context, fiber.stack, STACK_BYTES, fiber_main);
-    sanitized_start(fiber.sanitized);
+    sanitized_start(fiber.sanitized, b, thread);
 }
 
 template <class T>
@@ -158,6 +158,14 @@ bool open_blocks(const int* numbers, int n) {
         make_fiber(engine.fibers[i], warp, i % threads, i);
     }
     return true;
+}
+
+// Many stacks are not kept for the next launch: a test run has some hundred kernels, each with an engine of its own.
+void unmap_stacks() {
+    if (engine.stacks_bytes < MANY_BYTES) return;
+    munmap(engine.stacks, engine.stacks_bytes);
+    engine.stacks = nullptr;
+    engine.stacks_bytes = 0;
 }
 
 void close_blocks() {
@@ -275,6 +283,12 @@ void leave_launch() {
     abort();
 }
 
+// Under AddressSanitizer's report.
+static void tell_running() {
+    const Fiber* self = engine.running;
+    if (self && self->warp) fprintf(stderr, "in block %d, thread %d\n", self->warp->block->number, self->thread);
+}
+
 static bool check_launch() {
     const HostLaunch& launch = engine.launch;
     u32 threads = launch.block.x * launch.block.y * launch.block.z;
@@ -296,12 +310,13 @@ extern "C" int host_launch(void (*kernel)(void**), void** args, const HostLaunch
     host_grid_size = launch->grid;
     fault->message[0] = 0;
     if (!check_launch()) return 1;
-    sanitized_main(engine.main.sanitized);
+    sanitized_main(engine.main.sanitized, tell_running);
     int n = launch->grid.x * launch->grid.y * launch->grid.z, together = launch->cooperative ? n : 1;
     int* order = order_of_blocks(n);
     catch_signals(true);
     for (int first = 0; first < n && !fault->message[0]; first += together) run_blocks(order + first, together);
     catch_signals(false);
+    unmap_stacks();
     sync_acquire(&engine.exits);
     free(order);
     return fault->message[0] != 0;

@@ -92,6 +92,19 @@ def read_back(path: Path, start: int, arrays: Arrays) -> None:
 
 
 @functools.cache
+def missing(sanitize: str) -> str | None:
+    """Why kernels cannot run with a sanitizer here, or None."""
+    if sanitize == "plain" or build.missing():
+        return build.missing()
+    try:
+        program = build.compiled("", "int main() { return 0; }", build.INSTRUMENT[sanitize])
+    except build.CompileError as error:
+        return f"g++ cannot link {sanitize} here: {error}"
+    done = subprocess.run([*prefix(), str(program)], capture_output=True, text=True, check=False)
+    return f"{sanitize} does not run here: {done.stderr}" if done.returncode else None
+
+
+@functools.cache
 def prefix() -> tuple[str, ...]:
     """Sanitizers map memory at fixed places, which some kernels' address randomisation gets in the way of."""
     setarch = shutil.which("setarch")
@@ -113,7 +126,11 @@ def run(source: Any, sanitize: str, record: ctypes.Structure, args: tuple, fault
         path = Path(scratch, "launch")
         start = write_launch(path, record, args, arrays)
         command = [*prefix(), str(build.kernel_program(source, sanitize)), str(path)]
-        done = subprocess.run(command, capture_output=True, env={**os.environ, **OPTIONS}, timeout=SECONDS, check=False)
+        environment = {**os.environ, **OPTIONS}
+        try:
+            done = subprocess.run(command, capture_output=True, env=environment, timeout=SECONDS, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"kernel {source.name}: no end in sight after {SECONDS} s") from error
         if done.returncode == 0:
             read_back(path, start, arrays)
             return False
@@ -125,6 +142,7 @@ def run(source: Any, sanitize: str, record: ctypes.Structure, args: tuple, fault
 
 def report_text(source: Any, report: str) -> str:
     """A sanitizer's report, with the kernel's first line that it names."""
+    report = re.sub(r"Shadow bytes.*ABORTING\n", "", report, flags=re.DOTALL)
     found = re.search(rf"\b{re.escape(source.name)}\.cu:(\d+)", report)
     lines = source.text.splitlines()
     at = ""

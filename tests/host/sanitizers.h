@@ -4,6 +4,7 @@
 // them: a switch between fibers does not. So two accesses that nothing orders are reported whatever the schedule was.
 #pragma once
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct Sanitized {
@@ -18,8 +19,11 @@ struct Sanitized {
 #include <sanitizer/common_interface_defs.h>
 
 constexpr size_t STACK_BYTES = 256 * 1024;
-inline void sanitized_main(Sanitized& main) { main = Sanitized(); }
-inline void sanitized_start(Sanitized&) {}
+inline void sanitized_main(Sanitized& main, void (*at_report)()) {
+    main = Sanitized();
+    __sanitizer_set_death_callback(at_report);
+}
+inline void sanitized_start(Sanitized&, int, int) {}
 inline void sanitized_end(Sanitized&) {}
 inline void sanitized_leave(Sanitized& from, Sanitized& to, bool for_good) {
     __sanitizer_start_switch_fiber(for_good ? nullptr : &from.fake_stack, to.stack, to.bytes);
@@ -41,8 +45,13 @@ inline void sync_acquire(void*) {}
 #include <sanitizer/tsan_interface.h>
 
 constexpr size_t STACK_BYTES = 64 * 1024;
-inline void sanitized_main(Sanitized& main) { main.thread = __tsan_get_current_fiber(); }
-inline void sanitized_start(Sanitized& fiber) { fiber.thread = __tsan_create_fiber(0); }
+inline void sanitized_main(Sanitized& main, void (*)()) { main.thread = __tsan_get_current_fiber(); }
+inline void sanitized_start(Sanitized& fiber, int block, int thread) {
+    char name[64];
+    snprintf(name, sizeof(name), "block %d, thread %d", block, thread);
+    fiber.thread = __tsan_create_fiber(0);
+    __tsan_set_fiber_name(fiber.thread, name);
+}
 // Races with a thread that was destroyed are not reported, so the last ones live on.
 inline void sanitized_end(Sanitized& fiber) {
     static void* last[512];
@@ -64,8 +73,8 @@ inline void sync_acquire(void* place) { __tsan_acquire(place); }
 #else
 
 constexpr size_t STACK_BYTES = 64 * 1024;
-inline void sanitized_main(Sanitized&) {}
-inline void sanitized_start(Sanitized&) {}
+inline void sanitized_main(Sanitized&, void (*)()) {}
+inline void sanitized_start(Sanitized&, int, int) {}
 inline void sanitized_end(Sanitized&) {}
 inline void sanitized_leave(Sanitized&, Sanitized&, bool) {}
 inline void sanitized_enter(Sanitized&, Sanitized*) {}
