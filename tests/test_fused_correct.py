@@ -129,9 +129,9 @@ def test_radius_of_a_hundred():
 
 
 def test_shares_that_equal_gamma():
-    """4 of 10 neighbours at gamma = 0.4: a quotient meets it exactly."""
+    """2 of 5 neighbours meet gamma = 0.4, and miss the next larger number."""
     labels, positions = volume(8, (3, 8, 9), m=72, padding=0)
-    for gamma in (0.0, 0.2, 0.25, 0.4, 0.6, 6 * 0.1, 0.7, 1.0):
+    for gamma in (0.0, 0.2, 0.25, 0.4, float(np.nextafter(0.4, 1)), 0.6, 0.7, 1.0):
         compare(labels, positions, (8, 9), CorrectionConfig("l2", 1.5, gamma, "past", "both"))
 
 
