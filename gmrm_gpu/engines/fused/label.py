@@ -73,7 +73,7 @@ def plan_label(n_fits: int, m: int, mixture: MixtureConfig, *, wide: bool) -> La
     numbers = 5 + 3 * k + q + 1
     # The float64 part starts on a multiple of 8; the structure's size is a multiple of 8 as well.
     densities = -(-4 * numbers // 8) * 8 + 8 * numbers + 8
-    memory = shared_bytes(densities, 8 + (8 + 4) * THREADS // WARP)
+    memory = shared_bytes(densities, 8 + 8 * THREADS // WARP)
     return Launch(label_source(mixture, wide=wide), n_fits * cut_samples(m).chunks, THREADS, memory)
 
 

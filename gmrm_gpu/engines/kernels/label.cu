@@ -11,8 +11,7 @@
 
 struct LabelWork {
     u32 chosen, phase_of;  // see phases.cuh
-    double posterior[N_THREADS / WARP];
-    int n_foreground[N_THREADS / WARP];
+    double parts[N_THREADS / WARP];
 };
 
 struct Labelled {
@@ -46,6 +45,23 @@ __device__ __forceinline__ Labelled label_one(Sample sample, const Densities<flo
     return {best, part / whole};
 }
 
+__device__ __forceinline__ void decide_phases(LabelWork* work, PhaseRule rule, const double* weights,
+                                              const double* means, const double* sigmas) {
+    if (threadIdx.x != 0) return;
+    work->chosen = foreground_bits(rule, weights, means, sigmas);
+    work->phase_of = phases_of(rule, work->chosen);
+}
+
+// Sum over the block, in thread 0; the warps' sums are added in their order.
+__device__ __forceinline__ double block_sum(double value, double* parts) {
+    value = warp_sum(value);
+    if (lane_id() == 0) parts[warp_id()] = value;
+    __syncthreads();
+    double sum = parts[0];
+    for (int warp = 1; warp < N_THREADS / WARP; ++warp) sum += parts[warp];
+    return sum;
+}
+
 // Block b has `length` samples from (b % chunks) * length of fit b / chunks. F = R * T fits.
 //
 // samples: (F, m). weights, means, sigmas: (F, K), coef: (F, Q), status: (F,), in grey levels.
@@ -66,11 +82,7 @@ label(const Word* __restrict__ samples, const double* __restrict__ weights, cons
     bool usable = status[fit] < UNUSABLE;
     const double *weight = weights + fit * N_COMPONENTS, *mean = means + fit * N_COMPONENTS;
     const double* sigma = sigmas + fit * N_COMPONENTS;
-    if (threadIdx.x == 0) {
-        const PhaseRule phases{rule, polarity, foreground, named, contrast};
-        work->chosen = foreground_bits(phases, weight, mean, sigma);
-        work->phase_of = phases_of(phases, work->chosen);
-    }
+    decide_phases(work, {rule, polarity, foreground, named, contrast}, weight, mean, sigma);
     make_densities(shared, weight, mean, sigma, coef + fit * N_TERMS, height, width);
 
     u32 chosen = work->chosen, phase_of = work->phase_of;
@@ -92,21 +104,8 @@ label(const Word* __restrict__ samples, const double* __restrict__ weights, cons
         labels[fit * m + j] = u8(phase);
     }
 
-    sum = warp_sum(sum);
     found = warp_sum(found);
-    if (lane_id() == 0) {
-        work->posterior[warp_id()] = sum;
-        work->n_foreground[warp_id()] = found;
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        sum = work->posterior[0];
-        found = work->n_foreground[0];
-        for (int warp = 1; warp < N_THREADS / WARP; ++warp) {
-            sum += work->posterior[warp];
-            found += work->n_foreground[warp];
-        }
-        posterior[blockIdx.x] = usable ? sum : __longlong_as_double(0x7ff8000000000000ll);
-        atomicAdd(n_foreground + fit, found);
-    }
+    if (lane_id() == 0 && found) atomicAdd(n_foreground + fit, found);
+    sum = block_sum(sum, work->parts);
+    if (threadIdx.x == 0) posterior[blockIdx.x] = usable ? sum : __longlong_as_double(0x7ff8000000000000ll);
 }
