@@ -5,17 +5,20 @@ Registers are ceilings, somewhat above what NVRTC 13.0 needs: a change that need
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
 from gmrm_gpu.config import MixtureConfig
 from gmrm_gpu.engines.device import PROBE
 from gmrm_gpu.engines.fused import cut
+from gmrm_gpu.engines.fused.correct import correct_source, plan_paint
 from gmrm_gpu.engines.fused.draw import SCHEME_NUMBERS, VALUE_TYPES, draw_source
 from gmrm_gpu.engines.fused.fit import plan_fit
 from gmrm_gpu.engines.fused.label import plan_label
 from gmrm_gpu.engines.fused.launch import Launch
+from gmrm_gpu.engines.fused.movie_plan import MovieSizes, label_launch, past_launch, plan_pool, settle_launch
 from gmrm_gpu.engines.fused.tally import tally_source
 from gmrm_gpu.engines.source import KernelSource
 
@@ -28,6 +31,8 @@ ARCHITECTURES = {
     "sm_120": 101376,
 }
 """Turing to Blackwell, what the kernels are written for, and the shared memory that a block may have there."""
+REGISTERS = 65536
+"""Of a multiprocessor, and at most of a block, on every architecture."""
 ALL, ONE = tuple(ARCHITECTURES), ("sm_90",)
 
 TERMS = ((1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (3, 0), (2, 1), (1, 2), (0, 3))
@@ -60,7 +65,7 @@ class Instance:
 def instances() -> list[Instance]:
     """All instances."""
     probe = Instance("probe", PROBE, 1024, 24)
-    return [probe, *_draws(), *_fits(), *_labels(), *_tallies()]
+    return [probe, *_draws(), *_fits(), *_labels(), *_corrections(), *_tallies(), *_movies()]
 
 
 def _launched(label: str, launch: Launch, registers: int, *, stack: int = 0, archs: tuple[str, ...] = ALL) -> Instance:
@@ -99,17 +104,52 @@ def _fits() -> list[Instance]:
 def _fit(k: int, terms: tuple[tuple[int, int], ...], m: int, archs: tuple[str, ...], *, wide: bool = False) -> Instance:
     launch = plan_fit(1000, m, _mixture(k, terms), wide=wide).launch
     label = f"fit-{_model(k, terms)}{'-team' * launch.cooperative}{'-wide' * wide}"
-    return _launched(label, launch, 176 if k <= 4 else 248, stack=16, archs=archs)
+    blocks = int(dict(launch.kernel.constants)["MIN_BLOCKS"])
+    return _launched(label, launch, min(REGISTERS // (blocks * launch.threads), 240), stack=16, archs=archs)
 
 
 def _labels() -> list[Instance]:
     found = []
     for k, terms, wide in ((2, (), False), (4, USUAL, False), (4, USUAL, True), (6, HIGH_TERMS, False)):
         launch = plan_label(1000, SMALL, _mixture(k, terms), wide=wide)
-        found.append(_launched(f"label-{_model(k, terms)}{'-wide' * wide}", launch, 104))
+        found.append(_launched(f"label-{_model(k, terms)}{'-wide' * wide}", launch, 88))
+    return found
+
+
+def _corrections() -> list[Instance]:
+    """A window of pixels is 0 words (any width), 1 or 2."""
+    found = [_launched(f"paint{'-wide' * wide}", plan_paint(1000, SMALL, wide=wide), 40) for wide in (False, True)]
+    for n_phases, window, wide in product(range(2, 7), range(3), (False, True)):
+        source = correct_source(n_phases, window, wide=wide)
+        archs = ALL if n_phases in (2, 3, 6) and not wide else ONE
+        label = f"correct-P{n_phases}-window{window}{'-wide' * wide}"
+        found.append(Instance(label, source, cut.THREADS, 64, stack_bytes=24, archs=archs))
     return found
 
 
 def _tallies() -> list[Instance]:
     schemes = ("fixed", "stratified", "lines")
     return [Instance(f"tally-{scheme}", tally_source(scheme), cut.THREADS, 40) for scheme in schemes]
+
+
+def _movies() -> list[Instance]:
+    """The kernels of movies fitted as a whole, for the default model and the largest."""
+    found = []
+    for k, terms, wide, archs in (
+        (4, USUAL, False, ALL),
+        (2, (), True, ONE),
+        (4, USUAL, True, ONE),
+        (6, TERMS, False, ONE),
+        (6, HIGH_TERMS, True, ONE),
+    ):
+        sizes = MovieSizes(100, 300, SMALL, (512, 512), _mixture(k, terms), 512 * 512, wide=wide)
+        name = f"{_model(k, terms)}{'-wide' * wide}"
+        found.append(_launched(f"movie-settle-{name}", settle_launch(sizes), 255, archs=archs))
+        found.append(_launched(f"movie-label-{name}", label_launch(sizes), 255, archs=archs))
+        found.append(_launched(f"movie-past-{name}", past_launch(sizes), 255, archs=archs))
+    many = MovieSizes(100, 300, 26214, (512, 512), _mixture(4, USUAL), 512 * 512)
+    for sizes in (many, replace(many, wide=True)):
+        launch = plan_pool(sizes)
+        assert launch is not None
+        found.append(_launched(f"movie-pool{'-wide' * sizes.wide}", launch, 40))
+    return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kernel_instances import ARCHITECTURES, instances
+from kernel_instances import ARCHITECTURES, REGISTERS, instances
 
 from gmrm_gpu.backend import n_cores
 from gmrm_gpu.engines import nvrtc, source
@@ -16,8 +16,6 @@ from gmrm_gpu.engines.nvrtc import cache_content, cache_folder, choose_arch, com
 from gmrm_gpu.engines.source import KernelSource
 from gmrm_gpu.errors import DeviceError
 
-REGISTERS = 65536
-"""Of a multiprocessor, and so at most of a block, on every architecture."""
 SPILL_FREE_FROM = 80
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the test extra brings NVRTC on Linux alone")
