@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slow lint bench clean
 
 .venv/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -19,6 +19,10 @@ demo: .venv/.demo
 
 test: .venv/.test
 	$(BIN)/python -m pytest
+
+# every instance of every kernel for every architecture, some minutes
+test-slow: .venv/.test
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/.test
 	$(BIN)/ruff check .
