@@ -34,9 +34,9 @@ from record import stamp
 import gmrm_gpu as gg
 from gmrm_gpu.classify import NOT_VISITED
 from gmrm_gpu.config import ESTIMATORS
-from gmrm_gpu.pipeline import Curves, Runner
 from gmrm_gpu.recorder import Observer
 from gmrm_gpu.results import Estimate
+from gmrm_gpu.runner import Curves, Runner
 
 N_COMPONENTS = {"battery": 3, "nanoparticles": 2}
 DIFFICULTIES = ("easy", "mid", "hard")

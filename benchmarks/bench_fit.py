@@ -13,7 +13,7 @@ from gmrm_gpu.backend import make_backend
 from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, MixtureConfig
 from gmrm_gpu.frames import ArrayMovie
 from gmrm_gpu.mixture import fit_mixture
-from gmrm_gpu.pipeline import Runner
+from gmrm_gpu.runner import Runner
 
 STEP = 1.0 / 12**0.5
 

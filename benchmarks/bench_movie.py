@@ -9,7 +9,7 @@ import pytest
 
 import gmrm_gpu as gg
 from gmrm_gpu.config import AnalysisConfig, MixtureConfig
-from gmrm_gpu.pipeline import Runner
+from gmrm_gpu.runner import Runner
 from gmrm_gpu.synthetic import Simulation
 
 CONFIG = AnalysisConfig(MixtureConfig(n_components=3))

@@ -15,8 +15,8 @@ import numpy as np
 
 from gmrm_gpu.classify import NOT_VISITED
 from gmrm_gpu.correct import Corrector
-from gmrm_gpu.pipeline import Runner
 from gmrm_gpu.recorder import Observer
+from gmrm_gpu.runner import Runner
 
 EVERY = 6
 """Other programs see every sixth frame only; all labels are compared on these."""

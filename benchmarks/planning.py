@@ -17,8 +17,8 @@ from dataclasses import replace
 import numpy as np
 
 from gmrm_gpu import AnalysisConfig, ComputeConfig, MixtureConfig, SamplingConfig, plan_sampling, simulate
-from gmrm_gpu.pipeline import Runner
 from gmrm_gpu.results import Estimate
+from gmrm_gpu.runner import Runner
 
 WIDTHS = (0.01, 0.03)
 N_TRUE = {"battery": 3, "nanoparticles": 2}

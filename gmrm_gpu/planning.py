@@ -23,10 +23,10 @@ from .config import SCHEMES, AnalysisConfig, check_choice, check_whole, check_wi
 from .errors import ConfigError, InputError
 from .frames import open_movie
 from .frames.cache import CachedMovie
-from .pipeline import Curves, Progress, Runner, memory_budget
 from .recorder import Observer
 from .results import FitStatus, Scale
 from .results.planning import PlanRow, SamplingPlan, rates_text
+from .runner import Curves, Progress, Runner, memory_budget
 from .synthetic.expected import ExpectedPhases
 
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)

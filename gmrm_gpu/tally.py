@@ -45,6 +45,11 @@ class Curves:
         made = {f.name: np.full(shape, np.nan) for f in fields(Curves) if f.name not in whole}
         return Curves(**made, **{name: np.zeros(shape, dtype) for name, dtype in whole.items()})
 
+    @staticmethod
+    def join(parts: list[Curves]) -> Curves:
+        """The replicates of all parts."""
+        return Curves(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Curves)))
+
 
 @dataclass(frozen=True)
 class Expected:

@@ -24,8 +24,8 @@ from .backend import n_cores, probe_gpu
 from .config import AnalysisConfig, StudyConfig
 from .errors import DeviceError, GmrmError
 from .frames import ArrayMovie, Movie, open_movie
-from .pipeline import Progress, Runner, memory_budget
 from .results.throughput import ALL_PIXELS, EngineSpec, Speed, StudyPart, Throughput
+from .runner import Progress, Runner, memory_budget
 from .study.plan import BLOCK_SAMPLES, Block, plan_blocks, workers_within
 
 MOST_FRAMES = 24
@@ -93,11 +93,11 @@ def measure_throughput(
     report = _Report(len(contestants) * len(study), progress)
     speeds: list[Speed] = []
     deadline = time.perf_counter() + PATIENCE * seconds
-    for contestant in contestants:
+    for one in contestants:
         for method in config.methods:
             parts = [part for part in study if part.method == method]
             each = seconds / max(len(contestants) * len(study), 1)
-            timing = _Timing(contestant, clip, config.analysis.with_method(method), each, deadline)
+            timing = _Timing(one, clip, config.analysis.with_method(method), each, deadline)
             speeds += timing.measure(parts, report, notes)
     return Throughput(
         movie=movie.name,
@@ -105,7 +105,7 @@ def measure_throughput(
         n_frames=n_frames or len(movie),
         dtype=str(movie.dtype),
         n_measured=len(clip),
-        engines=tuple(contestant.spec for contestant in contestants),
+        engines=tuple(one.spec for one in contestants),
         speeds=tuple(speeds),
         study=study,
         notes=tuple(dict.fromkeys(notes)),
@@ -131,7 +131,7 @@ def find_contestants(movie: Movie, analysis: AnalysisConfig) -> tuple[list[Conte
     kind, _, number = analysis.compute.device.partition(":")
     cores = n_cores()
     cpu = EngineSpec("cpu", f"CPU, {cores} core{'s' * (cores > 1)}", processor_name(), "NumPy")
-    found, notes = [_contestant(cpu, "cpu", "generic")], []
+    found, notes = [contestant(cpu, "cpu", "generic")], []
     if kind == "cpu":
         return found, ["The CPU alone was asked for, so no GPU was looked for."]
     usable, reason = probe_gpu(int(number or 0))
@@ -140,8 +140,8 @@ def find_contestants(movie: Movie, analysis: AnalysisConfig) -> tuple[list[Conte
             raise DeviceError(f"no usable GPU: {reason}")
         return found, [f"No GPU was measured: {reason}."]
     device, gpu = f"gpu:{number or 0}", reason.partition(":")[0]
-    found.append(_contestant(EngineSpec("arrays", "GPU, array operations", gpu, "CuPy"), device, "generic"))
-    kernels = _contestant(EngineSpec("kernels", "GPU, kernels", gpu, "CUDA"), device, "auto")
+    found.append(contestant(EngineSpec("arrays", "GPU, array operations", gpu, "CuPy"), device, "generic"))
+    kernels = contestant(EngineSpec("kernels", "GPU, kernels", gpu, "CUDA"), device, "auto")
     engine = kernels.make(movie, analysis.with_method("paper")).engine
     if engine.name == "fused":
         found.append(kernels)
@@ -150,7 +150,9 @@ def find_contestants(movie: Movie, analysis: AnalysisConfig) -> tuple[list[Conte
     return found, notes
 
 
-def _contestant(spec: EngineSpec, device: str, engine: str) -> Contestant:
+def contestant(spec: EngineSpec, device: str, engine: str) -> Contestant:
+    """An engine of this package on a device, both as in `ComputeConfig`."""
+
     def make(movie: Movie, analysis: AnalysisConfig) -> Runner:
         return Runner(movie, replace(analysis, compute=replace(analysis.compute, device=device, engine=engine)))
 
@@ -312,4 +314,12 @@ def _provenance(config: StudyConfig, started: float) -> dict[str, Any]:
     }
 
 
-__all__ = ["Contestant", "EngineSpec", "find_contestants", "measure_throughput", "processor_name", "study_parts"]
+__all__ = [
+    "Contestant",
+    "EngineSpec",
+    "contestant",
+    "find_contestants",
+    "measure_throughput",
+    "processor_name",
+    "study_parts",
+]

@@ -17,8 +17,8 @@ from gmrm_gpu.backend import make_backend
 from gmrm_gpu.cli import bench
 from gmrm_gpu.config import AnalysisConfig, ComputeConfig, CorrectionConfig, MixtureConfig, StudyConfig
 from gmrm_gpu.engines import FusedEngine, GenericEngine
-from gmrm_gpu.pipeline import Runner
 from gmrm_gpu.results.throughput import EngineSpec, Speed, StudyPart, Throughput, duration_text
+from gmrm_gpu.runner import Runner
 from gmrm_gpu.synthetic import simulate
 from gmrm_gpu.throughput import Contestant, find_contestants, measure_throughput, study_parts
 
@@ -82,7 +82,7 @@ def test_durations_read_well(seconds, text):
 
 
 def test_the_cpu_is_measured_at_every_rate():
-    found = measure_throughput(movie(), STUDY, seconds=30, contestants=[throughput._contestant(CPU, "cpu", "generic")])
+    found = measure_throughput(movie(), STUDY, seconds=30, contestants=[throughput.contestant(CPU, "cpu", "generic")])
     assert [(s.method, s.rate) for s in found.speeds] == [("paper", 0.1), ("paper", 0.2), ("paper", 1.0)]
     assert found.notes == ()
     for speed in found.speeds:
@@ -101,7 +101,7 @@ def test_kernels_are_measured_beside_the_cpu():
     kernels = Contestant(
         EngineSpec("kernels", "host harness", "the CPU", "fibers"), lambda m, a: Runner(m, a, backend, engine)
     )
-    cpu = throughput._contestant(CPU, "cpu", "generic")
+    cpu = throughput.contestant(CPU, "cpu", "generic")
     rates = replace(STUDY, rates=(0.1,), n_replicates=(2,))
     steps = []
     found = measure_throughput(
@@ -115,7 +115,7 @@ def test_kernels_are_measured_beside_the_cpu():
 
 def test_what_cannot_be_measured_is_a_note():
     study = replace(STUDY, rates=(0.2, 0.003), n_replicates=(2, 2))
-    found = measure_throughput(movie(), study, seconds=30, contestants=[throughput._contestant(CPU, "cpu", "generic")])
+    found = measure_throughput(movie(), study, seconds=30, contestants=[throughput.contestant(CPU, "cpu", "generic")])
     assert found.find("cpu", "paper", 0.003) is None
     assert len(found.notes) == 1
     assert "at 0.3 %: not measured" in found.notes[0]
@@ -129,7 +129,7 @@ def test_slow_parts_are_left_out(monkeypatch):
         "_time",
         lambda self, runner, part, n: 1e-3 * n * len(runner.movie) * runner.sampler(part.rate).capacity,
     )
-    cpu = throughput._contestant(CPU, "cpu", "generic")
+    cpu = throughput.contestant(CPU, "cpu", "generic")
     found = measure_throughput(movie(), STUDY, seconds=3.0, contestants=[cpu])
     rates = {s.rate: s for s in found.speeds}
     assert set(rates) == {0.1, 0.2}
@@ -148,7 +148,7 @@ def test_measurements_grow_until_they_fill_their_time(monkeypatch):
 
     monkeypatch.setattr(throughput._Timing, "_time", clock)
     study = replace(STUDY, rates=(0.1,), n_replicates=(10_000,))
-    found = measure_throughput(movie(), study, seconds=4.0, contestants=[throughput._contestant(CPU, "cpu", "generic")])
+    found = measure_throughput(movie(), study, seconds=4.0, contestants=[throughput.contestant(CPU, "cpu", "generic")])
     speed = found.find("cpu", "paper", 0.1)
     assert 1.0 <= speed.seconds <= 2.0, "half to all of the two seconds that each of two measurements has"
     assert speed.pixels_per_s == pytest.approx(1e6, rel=0.01)

@@ -7,7 +7,7 @@ import pytest
 from host import build
 from host.device import HostDevice
 
-import gmrm_gpu.pipeline
+import gmrm_gpu.runner
 from gmrm_gpu.backend import make_backend
 from gmrm_gpu.config import (
     AnalysisConfig,
@@ -24,7 +24,8 @@ from gmrm_gpu.engines.fused import fused_obstacle
 from gmrm_gpu.engines.fused.plan import BlockSize, bytes_per_replicate, plan_launches
 from gmrm_gpu.errors import ConfigError, DeviceMemoryError, MemoryBudgetError
 from gmrm_gpu.frames import open_movie
-from gmrm_gpu.pipeline import Runner, analyze
+from gmrm_gpu.pipeline import analyze
+from gmrm_gpu.runner import Runner
 from gmrm_gpu.sampling import Sampler
 from gmrm_gpu.study import run_study
 
@@ -207,9 +208,9 @@ def test_bits_do_not_depend_on_the_cut():
 
 
 @needs_compiler
-@pytest.mark.parametrize("at", range(1, 20, 3))
-def test_running_out_of_memory_halves_the_block(at):
-    config = settings()
+@pytest.mark.parametrize(("method", "at"), [("paper", at) for at in range(1, 20, 3)] + [("movie", 3), ("movie", 25)])
+def test_running_out_of_memory_halves_the_block(method, at):
+    config = settings(method=method)
     whole = runner(config, HostDevice()).run(0.1, np.arange(3))
     device = Short(at)
     assert_same(runner(config, device).run(0.1, np.arange(3)), whole, exactly=True)
@@ -231,6 +232,30 @@ def test_a_large_movie_comes_in_slabs():
     assert_same(found, runner(settings(), HostDevice()).run(0.1, np.arange(2)), exactly=True)
 
 
+MOVIE_CASES = {
+    "smoothed": {},
+    "vote and revolution": {
+        "correction": CorrectionConfig(radius=2, gamma=0.3),
+        "quantity": QuantityConfig(geometry="revolution", pixel_size_um=0.1, axis="x=20"),
+    },
+    "bernoulli": {"sampling": SamplingConfig(scheme="bernoulli")},
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", MOVIE_CASES)
+def test_a_movie_fitted_as_a_whole_is_the_generic_one(case):
+    config = settings(method="movie", **{"correction": CorrectionConfig(), **MOVIE_CASES[case]})
+    device = HostDevice()
+    found = runner(config, device).run(0.25, np.array([0, 3]))
+    assert device.launches[-3:] == ["movie_settle", "movie_label", "movie_past"]
+    wanted = runner(config).run(0.25, np.array([0, 3]))
+    np.testing.assert_array_equal(found.status, wanted.status)
+    for name in ("count", "assisted", "smoothed", "volume_share", "share_sd", "posterior"):
+        scale = np.nanmax(getattr(wanted, name))
+        np.testing.assert_allclose(getattr(found, name) / scale, getattr(wanted, name) / scale, atol=2e-3, err_msg=name)
+
+
 @needs_compiler
 def test_the_movie_is_uploaded_once():
     device = Recording()
@@ -246,7 +271,7 @@ def on_kernels(monkeypatch):
     """Make every analysis run on the kernels; gives the device."""
     device = HostDevice()
     engine = FusedEngine(GenericEngine(NUMPY, ""), device, "test")
-    monkeypatch.setattr(gmrm_gpu.pipeline, "select_engine", lambda *args: engine)
+    monkeypatch.setattr(gmrm_gpu.runner, "select_engine", lambda *args: engine)
     return device
 
 

@@ -12,8 +12,8 @@ import gmrm_gpu as gg
 from gmrm_gpu.config import ESTIMATORS, ComputeConfig, MixtureConfig, PhaseConfig, QuantityConfig, SamplingConfig
 from gmrm_gpu.errors import ConfigError, InputError, MemoryBudgetError
 from gmrm_gpu.frames import ArrayMovie
-from gmrm_gpu.pipeline import Runner
 from gmrm_gpu.results import FitStatus, StudyResult
+from gmrm_gpu.runner import Runner
 
 THREE = gg.AnalysisConfig(MixtureConfig(n_components=3), compute=ComputeConfig(device="cpu"))
 

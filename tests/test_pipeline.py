@@ -24,8 +24,9 @@ from gmrm_gpu.config import (
 from gmrm_gpu.errors import ConfigError, InputError, MemoryBudgetError
 from gmrm_gpu.frames import ArrayMovie
 from gmrm_gpu.frames.cache import CachedMovie
-from gmrm_gpu.pipeline import Runner, analyze, fit_frames
+from gmrm_gpu.pipeline import analyze, fit_frames
 from gmrm_gpu.results import FitStatus
+from gmrm_gpu.runner import Runner
 from gmrm_gpu.survey import survey_movie
 from gmrm_gpu.synthetic import simulate
 

@@ -16,9 +16,9 @@ import gmrm_gpu as gg
 from gmrm_gpu.cli.plan import plan_text
 from gmrm_gpu.config import parse_width
 from gmrm_gpu.errors import ConfigError, InputError
-from gmrm_gpu.pipeline import Curves, Runner
 from gmrm_gpu.planning import round_up, smallest_rate
 from gmrm_gpu.results.planning import INTERVAL_NOTE
+from gmrm_gpu.runner import Curves, Runner
 
 CONFIG = gg.AnalysisConfig(mixture=gg.MixtureConfig(n_components=3), compute=gg.ComputeConfig(device="cpu"))
 LADDER = (0.02, 0.05, 0.2)

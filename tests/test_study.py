@@ -14,8 +14,9 @@ import pytest
 import gmrm_gpu as gg
 from gmrm_gpu.config import ComputeConfig, MixtureConfig, SamplingConfig
 from gmrm_gpu.errors import InputError
-from gmrm_gpu.pipeline import Runner, analyze
+from gmrm_gpu.pipeline import analyze
 from gmrm_gpu.results import StudyResult
+from gmrm_gpu.runner import Runner
 from gmrm_gpu.study import run_study
 from gmrm_gpu.study.plan import plan_blocks, workers_within
 from gmrm_gpu.synthetic import simulate

@@ -26,8 +26,9 @@ from ..output import (
     renew_report,
     write_json,
 )
-from ..pipeline import Runner, analyze
+from ..pipeline import analyze
 from ..results import AnalysisResult, FitStatus, StudyResult, status_counts, trend_warning
+from ..runner import Runner
 from ..study import run_study
 from ..synthetic import simulate
 from ..trendcheck import check_trend

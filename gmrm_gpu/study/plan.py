@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backend import n_cores
 from ..config import StudyConfig
-from ..pipeline import Runner, check_memory
+from ..runner import Runner, check_memory
 
 BLOCK_SAMPLES = 320_000
 """Samples a frame that a block aims at: many enough to amortise the cost of a call, few enough to balance workers."""

@@ -16,9 +16,9 @@ from ..config import StudyConfig
 from ..errors import InputError
 from ..frames import open_movie
 from ..frames.cache import CachedMovie
-from ..pipeline import Curves, Progress, Runner, check_memory, memory_budget
 from ..recorder import Recorder, example_settings
 from ..results import Examples, StudyResult
+from ..runner import Curves, Progress, Runner, check_memory, memory_budget
 from .plan import Block, plan_blocks, workers_within
 
 

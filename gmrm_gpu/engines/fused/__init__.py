@@ -1,4 +1,4 @@
-"""The method ``"paper"`` as CUDA kernels: draw, fit, label, vote and tally, one launch each."""
+"""Both methods as CUDA kernels: a whole stage for all frames of all replicates is one launch."""
 
 from .engine import Counted, FusedEngine, Kept, MovieFrames
 from .support import fused_obstacle

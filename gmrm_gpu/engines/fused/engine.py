@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...backend import Array, Backend
-from ...config import AnalysisConfig, CorrectionConfig, MixtureConfig, PhaseConfig
+from ...config import AnalysisConfig, CorrectionConfig, PhaseConfig
 from ...correct import Corrector
-from ...errors import DeviceMemoryError, MemoryBudgetError
 from ...results import MixtureFit
 from ...sampling import Sampler
 from ..generic import GenericEngine, LabelledMovie
@@ -19,8 +17,10 @@ from .correct import is_active, run_correct
 from .draw import Drawn, prepare_draw, run_draw
 from .fit import FitArrays, FitKeys, run_fit
 from .label import Labels, posterior_means, run_label
-from .launch import Device
-from .plan import BlockSize, bytes_per_replicate, maps_of, plan_fits, slab_frames
+from .launch import Device, Launch
+from .movie_fit import fit_movies, label_movie
+from .movie_plan import Room
+from .plan import BlockSize, bytes_per_replicate, maps_of, movie_block_bytes, movie_sizes, plan_fits, slab_frames
 from .tally import run_tally, share_and_variance
 
 
@@ -58,11 +58,6 @@ class Counted:
     posterior: np.ndarray
     without_neighbours: np.ndarray
 
-    @staticmethod
-    def join(parts: list[Counted]) -> Counted:
-        """The replicates of all parts."""
-        return Counted(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Counted)))
-
 
 @dataclass(frozen=True)
 class Kept:
@@ -75,7 +70,7 @@ class Kept:
 
 @dataclass
 class FusedEngine:
-    """Runs the method ``"paper"`` in CUDA kernels; what it does not do itself, the generic engine does.
+    """Runs both methods in CUDA kernels; what it does not do itself, the generic engine does.
 
     Attributes
     ----------
@@ -93,14 +88,6 @@ class FusedEngine:
         """Of the generic engine."""
         return self.generic.backend
 
-    def fit_and_label_movie(self, *args: Any, **keywords: Any) -> LabelledMovie:
-        """As the generic engine, whose work it is."""
-        return self.generic.fit_and_label_movie(*args, **keywords)
-
-    def movie_bytes(self, m: int, n_frames: int, shape: tuple[int, int], mixture: MixtureConfig) -> int:
-        """As the generic engine."""
-        return self.generic.movie_bytes(m, n_frames, shape, mixture)
-
     def corrector(self, shape: tuple[int, int], correction: CorrectionConfig, phases: PhaseConfig) -> Corrector:
         """The generic vote, for example pictures with other settings."""
         return self.generic.corrector(shape, correction, phases)
@@ -108,7 +95,11 @@ class FusedEngine:
     def block_bytes(self, movie: MovieFrames, sampler: Sampler, config: AnalysisConfig, budget: int) -> tuple[int, int]:
         """Device memory of a block: what it takes in any case, and each replicate's part. A single one keeps labels."""
         size = self.size(sampler, 1, movie, budget)
-        return size.slab * movie.bytes_per_frame, bytes_per_replicate(size, config, keep_labels=True)
+        if config.method == "movie":
+            each = movie_block_bytes(movie_sizes(size, config, n_ways=2))
+        else:
+            each = bytes_per_replicate(size, config, keep_labels=True)
+        return size.slab * movie.bytes_per_frame, each
 
     def size(self, sampler: Sampler, n_replicates: int, movie: MovieFrames, budget: int) -> BlockSize:
         """Sizes of a block of replicates; `budget` bytes for everything."""
@@ -126,45 +117,13 @@ class FusedEngine:
         budget: int,
         keep: bool = False,
     ) -> tuple[Counted, Kept | None]:
-        """Analyse `replicates` (R,) of all frames; where the device runs out of memory, in halves.
+        """Analyse `replicates` (R,) of all frames with the method ``"paper"``; keep : labels and parameters too.
 
         Raises
         ------
-        MemoryBudgetError
-            One replicate alone does not fit.
+        DeviceMemoryError
+            So many replicates do not fit.
         """
-        try:
-            return self._run(movie, sampler, replicates, config, sigma_floor, budget, keep)
-        except DeviceMemoryError as error:
-            self._movie = None
-            if len(replicates) == 1:
-                raise self._too_large(movie, sampler, config, budget) from error
-        half = len(replicates) // 2
-        parts = [
-            self.run(movie, sampler, part, config, sigma_floor=sigma_floor, budget=budget)[0]
-            for part in (replicates[:half], replicates[half:])
-        ]
-        return Counted.join(parts), None
-
-    def _too_large(
-        self, movie: MovieFrames, sampler: Sampler, config: AnalysisConfig, budget: int
-    ) -> MemoryBudgetError:
-        needed = sum(self.block_bytes(movie, sampler, config, budget))
-        return MemoryBudgetError(
-            f"one replicate needs {needed / 1e6:.4g} MB on the GPU, {self.device.free_bytes() / 1e6:.4g} MB are free; "
-            "close other programs that use it, lower --radius, or crop the movie"
-        )
-
-    def _run(
-        self,
-        movie: MovieFrames,
-        sampler: Sampler,
-        replicates: np.ndarray,
-        config: AnalysisConfig,
-        sigma_floor: float,
-        budget: int,
-        keep: bool,
-    ) -> tuple[Counted, Kept | None]:
         device, shape = self.device, movie.shape
         size = self.size(sampler, len(replicates), movie, budget)
         drawn = self._drawn(movie, size, replicates)
@@ -191,6 +150,45 @@ class FusedEngine:
         sums = run_tally(labels.labels, sampler, config.phases.foreground_index, device=device)
         counted = self._counted(size, fits, labels, without, sums)
         return counted, Kept(self._fits(size, fits, config), raw, labels.labels) if keep else None
+
+    def run_movie(
+        self,
+        movie: MovieFrames,
+        sampler: Sampler,
+        replicates: np.ndarray,
+        config: AnalysisConfig,
+        *,
+        sigma_floor: float,
+        budget: int,
+        pixel_weights: np.ndarray | None,
+    ) -> LabelledMovie:
+        """Fit and label `replicates` (R,) with the method ``"movie"``; see `GenericEngine.fit_and_label_movie`.
+
+        pixel_weights : (height * width,) float64 on the host, what each pixel counts.
+        """
+        size = self.size(sampler, len(replicates), movie, budget)
+        sizes = movie_sizes(size, config, n_ways=1 if pixel_weights is None else 2)
+        words = self._drawn(movie, size, replicates).samples
+        # The starts of a movie belong to its frame 0, whatever the numbers of its frames.
+        numbers = (self.device.asarray(np.asarray(a, dtype=np.uint32)) for a in (replicates, [0]))
+        keys = FitKeys(sampler.config.seed, sampler.config.rate, *numbers)
+        fitted = fit_movies(words, sizes, keys=keys, sigma_floor=sigma_floor, room=self._room, device=self.device)
+        allowed = sampler.allowed
+        return label_movie(
+            words,
+            fitted,
+            sizes,
+            config.phases,
+            allowed=allowed,
+            pixel_weights=pixel_weights,
+            room=self._room,
+            device=self.device,
+        )
+
+    def _room(self, launch: Launch) -> Room:
+        """What a launch of teams may use: all blocks the device holds, half of the memory that is left."""
+        resident = self.device.resident_blocks(launch.kernel, launch.threads, launch.shared_bytes)
+        return Room(resident, self.device.free_bytes() // 2)
 
     def _drawn(self, movie: MovieFrames, size: BlockSize, replicates: np.ndarray) -> Drawn:
         """The samples of all frames, slab by slab; a movie in one slab stays for the next block."""

@@ -13,6 +13,7 @@ from .draw import DrawJob, plan_draw, word_type
 from .fit import FitArrays, FitPlan, plan_fit
 from .label import Labels, map_shape, plan_label
 from .launch import Launch
+from .movie_plan import MovieSizes, Room, movie_bytes, plan_labels, plan_past, plan_settle
 from .tally import N_SUMS, plan_tally
 
 MOVIE_PART = 4
@@ -88,6 +89,28 @@ def bytes_per_replicate(size: BlockSize, config: AnalysisConfig, *, keep_labels:
     m, word = size.m, np.dtype(word_type(size.wide)).itemsize
     labels = Labels.bytes_per_fit(m, maps_of(size.sampler.shape, config)) + (m if keep_labels else 0)
     return size.n_frames * (m * word + labels + FitArrays.bytes_per_fit(config.mixture) + 8 * N_SUMS + 8)
+
+
+def movie_sizes(size: BlockSize, config: AnalysisConfig, *, n_ways: int) -> MovieSizes:
+    """The same block for the method ``"movie"``; n_ways : see `MovieSizes`."""
+    sampler = size.sampler
+    return MovieSizes(
+        size.n_replicates,
+        size.n_frames,
+        size.m,
+        sampler.shape,
+        config.mixture,
+        sampler.n_pixels,
+        wide=size.wide,
+        n_ways=n_ways,
+    )
+
+
+def movie_block_bytes(sizes: MovieSizes) -> int:
+    """Device memory of one replicate fitted as a whole: its arrays, and a team's scratch in the neediest launch."""
+    one = Room(1)
+    plans = [plan(sizes, one) for plan in (plan_settle, plan_labels, plan_past)]
+    return movie_bytes(sizes) + max(plan.scratch_bytes for plan in plans)
 
 
 def slab_frames(n_frames: int, shape: tuple[int, int], dtype: np.dtype, budget: int) -> int:

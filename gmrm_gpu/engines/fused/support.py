@@ -22,6 +22,6 @@ def fused_obstacle(device: str, config: AnalysisConfig, shape: tuple[int, int], 
         return f"the precision {config.compute.dtype}; the kernels work in float32 with float64 sums"
     if config.mixture.n_terms > MOST_TERMS:
         return f"{config.mixture.n_terms} trend terms; the kernels take {MOST_TERMS}"
-    if config.quantity.geometry != "slab":
+    if config.method == "paper" and config.quantity.geometry != "slab":
         return f"the geometry {config.quantity.geometry}, whose volume weighs each pixel"
     return draw_obstacle(shape, dtype)

@@ -1,0 +1,250 @@
+"""Everything that runs over one movie share: backend, engine, calibration, checks, memory, records."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from .backend import Backend, free_memory, get_backend
+from .config import AnalysisConfig
+from .correct import Corrector
+from .engines import Engine, FusedEngine, MovieFrames, select_engine
+from .engines.device import describe_gpu
+from .errors import DeviceMemoryError, InputError, MemoryBudgetError
+from .frames import Movie
+from .philox import STREAM_START, stream_words
+from .quantify import make_scale, volume_weights
+from .recorder import Observer
+from .results import MovieInfo
+from .runs import Ticks, run_replicates
+from .sampling import Sampler
+from .survey import check_movie, count_of, survey_movie
+from .tally import Curves, TallySettings
+
+Progress = Callable[[int, int], None]
+FEW_SAMPLES = 5
+"""Samples per parameter below which a fit is warned about."""
+LEAST_A_FRAME = 10
+"""Samples of a frame below which the method ``movie`` refuses: no interval from so few can be believed."""
+
+
+class Runner:
+    """Everything a run over one movie needs, made once: backend, engine, calibration, checks."""
+
+    def __init__(
+        self, movie: Movie, config: AnalysisConfig, backend: Backend | None = None, engine: Engine | None = None
+    ) -> None:
+        self.movie, self.config = movie, config.resolved
+        config = self.config
+        self.backend = backend or get_backend(config.compute.device, config.compute.dtype)
+        first = movie.frame(0)
+        self.frames = MovieFrames(movie.frame, movie.frame_numbers, movie.shape, first.dtype)
+        self.engine: Engine = engine or select_engine(self.backend, config, movie.shape, first.dtype)
+        size = movie.pixel_size_um
+        n_pixels = movie.shape[0] * movie.shape[1] if movie.valid is None else int(movie.valid.sum())
+        self.scale = make_scale(config.quantity, n_pixels, size)
+        weights = volume_weights(movie.shape, config.quantity, size)
+        self.host_weights = weights
+        self.volume_weights = None if weights is None else self.backend.asarray(weights)
+        self.survey = survey_movie(movie)
+        check_movie(movie, self.survey, config.mixture)
+        self.decision: str | None = None
+
+    @property
+    def frame_time_s(self) -> float | None:
+        """Seconds from frame to frame: the user's, else the file's, else None."""
+        return self.config.quantity.frame_time_s or self.movie.frame_time_s
+
+    @property
+    def time_s(self) -> np.ndarray | None:
+        """(T,) time of each frame since frame number 0."""
+        return None if self.frame_time_s is None else self.movie.frame_numbers * self.frame_time_s
+
+    @property
+    def info(self) -> MovieInfo:
+        """What the results remember of the movie."""
+        movie = self.movie
+        return MovieInfo(
+            name=movie.name,
+            n_frames=len(movie),
+            shape=movie.shape,
+            dtype=str(movie.dtype),
+            n_pixels=self.scale.n_pixels,
+            pixel_size_um=self.config.quantity.pixel_size_um or movie.pixel_size_um,
+            frame_time_s=self.frame_time_s,
+            frame_numbers=tuple(int(n) for n in movie.frame_numbers),
+        )
+
+    def sampler(self, rate: float) -> Sampler:
+        """Draws at `rate`; refuses a rate that gives a fit fewer samples than parameters."""
+        sampler = Sampler(self.movie.shape, replace(self.config.sampling, rate=rate), self.movie.valid)
+        held, where = self._samples_of_a_fit(sampler)
+        needed = self.config.mixture.n_parameters + 1
+        enough = needed * sampler.capacity / held / sampler.n_pixels
+        if held < needed:
+            raise InputError(
+                f"rate {rate:g} gives {count_of(held, 'sample')} {where}, but the model has {needed - 1} "
+                f"parameters; use a rate of at least {enough:.2g} or a smaller model"
+            )
+        if self.config.method == "movie" and sampler.capacity < min(LEAST_A_FRAME, sampler.n_pixels):
+            raise InputError(
+                f"rate {rate:g} gives {count_of(sampler.capacity, 'sample')} a frame, which says nothing of a frame; "
+                f"use a rate of at least {LEAST_A_FRAME / sampler.n_pixels:.2g}"
+            )
+        return sampler
+
+    def _samples_of_a_fit(self, sampler: Sampler) -> tuple[int, str]:
+        """How many samples share one fit's parameters, and of what."""
+        if self.config.method == "movie":
+            return sampler.capacity * len(self.movie), "in all"
+        return sampler.capacity, "a frame"
+
+    def corrector(self) -> Corrector:
+        """A fresh vote with the configured settings."""
+        return self.engine.corrector(self.movie.shape, self.config.correction, self.config.phases)
+
+    def bytes_per_replicate(self, rate: float) -> int:
+        """Memory one replicate takes at `rate`."""
+        m, n_frames = self.sampler(rate).capacity, len(self.movie)
+        if isinstance(self.engine, FusedEngine):
+            return self.engine.block_bytes(self.frames, self.sampler(rate), self.config, self.budget)[1]
+        if self.config.method == "movie":
+            whole = self.engine.movie_bytes(m, n_frames, self.movie.shape, self.config.mixture)
+            return whole + self.corrector().bytes_per_replicate(m, n_frames)
+        return self.engine.bytes_per_replicate(m, self.config.mixture, self.corrector(), n_frames)
+
+    @property
+    def at_once(self) -> bool:
+        """Whether kernels take all frames of a block of replicates at once."""
+        return isinstance(self.engine, FusedEngine)
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Memory that a block takes beside its replicates."""
+        if not isinstance(self.engine, FusedEngine):
+            return 0
+        return self.engine.block_bytes(self.frames, self.sampler(1.0), self.config, self.budget)[0]
+
+    @cached_property
+    def budget(self) -> int:
+        """Bytes the analysis may take."""
+        return memory_budget(self.config, self.backend)
+
+    def run(
+        self,
+        rate: float,
+        replicates: np.ndarray,
+        *,
+        observer: Observer | None = None,
+        tick: Callable[[], None] | None = None,
+    ) -> Curves:
+        """Analyse `replicates` (R,) at `rate` over all frames; `tick` is called as often as there are frames.
+
+        Where a GPU runs out of memory, in halves.
+
+        Raises
+        ------
+        MemoryBudgetError
+            One replicate alone does not fit on the GPU.
+        """
+        ticks = Ticks(tick or (lambda: None), len(self.movie))
+        curves = self._run(rate, replicates, observer, ticks)
+        ticks.reach(1.0)
+        return curves
+
+    def _run(self, rate: float, replicates: np.ndarray, observer: Observer | None, ticks: Ticks) -> Curves:
+        try:
+            return run_replicates(self, rate, replicates, observer, ticks)
+        except DeviceMemoryError as error:
+            if len(replicates) == 1:
+                raise self._too_large(rate) from error
+        # Outside of the handler: its traceback keeps the arrays of the attempt.
+        half = len(replicates) // 2
+        return Curves.join([self._run(rate, part, observer, ticks) for part in (replicates[:half], replicates[half:])])
+
+    def _too_large(self, rate: float) -> MemoryBudgetError:
+        assert isinstance(self.engine, FusedEngine)
+        needed, free = self.fixed_bytes + self.bytes_per_replicate(rate), self.engine.device.free_bytes()
+        return MemoryBudgetError(
+            f"one replicate needs {needed / 1e6:.4g} MB on the GPU, {free / 1e6:.4g} MB are free; close other programs "
+            "that use it, lower --radius, or crop the movie"
+        )
+
+    def tally_settings(self, rate: float) -> TallySettings:
+        """What the curves of a run at `rate` are made with."""
+        return TallySettings(
+            n_frames=len(self.movie),
+            n_pixels=self.scale.n_pixels,
+            sampler=self.sampler(rate),
+            estimator=self.config.estimator,
+            foreground=self.config.phases.foreground_index,
+            corrector=self.corrector(),
+            weights=self.volume_weights,
+            backend=self.backend,
+        )
+
+    def streams(self, rate: float, replicates: np.ndarray, number: int) -> np.ndarray:
+        """(R, K) random words of the k-means++ start of the frame of that number."""
+        n_words = self.config.mixture.n_components
+        return stream_words(self.config.sampling.seed, rate, replicates, number, STREAM_START, n_words)
+
+    def warnings(self, rates: tuple[float, ...]) -> list[str]:
+        """What a reader of the results should know beforehand."""
+        config, found = self.config, [] if self.survey.outliers is None else [self.survey.outliers]
+        for rate in rates:
+            samples, parameters = self._samples_of_a_fit(self.sampler(rate))[0], config.mixture.n_parameters
+            if samples < FEW_SAMPLES * parameters:
+                found.append(
+                    f"At {100 * rate:g} % a fit has {samples} samples for {parameters} parameters: its labels are "
+                    "little more than noise. Use a higher rate or a smaller model."
+                )
+        axis, position = config.quantity.axis_position
+        size = self.movie.shape[1 if axis == "x" else 0]
+        if config.quantity.geometry == "revolution" and not 0 <= position <= size - 1:
+            found.append(
+                f"The axis of revolution {axis} = {position:g} lies outside the frame ({axis} from 0 to {size - 1})."
+            )
+        return found
+
+    def provenance(self, started: float, rates: tuple[float, ...]) -> dict[str, Any]:
+        """Versions, device, engine, warnings about `rates` and settings, and seconds since `started`."""
+        return {
+            "gmrm_gpu": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "scipy", "array-api-compat")},
+            "platform": platform.platform(),
+            "device": self.backend.name,
+            "device_reason": self.backend.reason,
+            **({"gpu": describe_gpu(self.backend.number)} if self.backend.name == "cupy" else {}),
+            "engine": self.engine.name,
+            "engine_reason": self.engine.reason,
+            "seed": self.config.sampling.seed,
+            "foreground": self.decision,
+            "warnings": self.warnings(rates),
+            "wall_s": round(time.perf_counter() - started, 3),
+        }
+
+
+def memory_budget(config: AnalysisConfig, backend: Backend) -> int:
+    """Bytes an analysis may take: `--memory`, or half of what is free."""
+    return config.compute.memory_bytes or free_memory(backend) // 2
+
+
+def check_memory(needed: int, budget: int) -> None:
+    """Raise `MemoryBudgetError` where one replicate does not fit."""
+    if needed > budget:
+        raise MemoryBudgetError(
+            f"one replicate needs {needed / 1e6:.3g} MB, the budget is {budget / 1e6:.3g} MB; "
+            "raise --memory, lower --radius, or crop the movie"
+        )
+
+
+__all__ = ["Curves", "Progress", "Runner", "check_memory", "memory_budget"]
