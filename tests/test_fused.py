@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from host import build
+from devices import ON_GPU, kernel_device, missing
 from host.device import HostDevice
 
 import gmrm_gpu.runner
-from gmrm_gpu.backend import make_backend
+from gmrm_gpu.backend import get_backend, make_backend
 from gmrm_gpu.config import (
     AnalysisConfig,
     ComputeConfig,
@@ -29,8 +29,9 @@ from gmrm_gpu.runner import Runner
 from gmrm_gpu.sampling import Sampler
 from gmrm_gpu.study import run_study
 
-needs_compiler = pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
+needs_compiler = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 NUMPY = make_backend(np)
+WITH_KERNELS = get_backend("gpu") if ON_GPU else NUMPY
 FRAMES, HEIGHT, WIDTH = 4, 37, 45
 
 
@@ -93,8 +94,10 @@ class Short(HostDevice):
 
 def runner(config, device=None, movie=None):
     movie = open_movie(growing() if movie is None else movie)
-    generic = GenericEngine(NUMPY, "test")
-    return Runner(movie, config, NUMPY, generic if device is None else FusedEngine(generic, device, "test"))
+    if device is None:
+        return Runner(movie, config, NUMPY, GenericEngine(NUMPY, "test"))
+    engine = FusedEngine(GenericEngine(WITH_KERNELS, "test"), device, "test")
+    return Runner(movie, config, WITH_KERNELS, engine)
 
 
 def assert_same(found, wanted, *, exactly=False, estimator="count"):
@@ -130,17 +133,15 @@ CASES = {
 def test_fused_equals_generic(case, rate):
     config = settings(**CASES[case])
     replicates = np.array([0, 1, 5]) if rate < 1 else np.array([0])
-    device = HostDevice()
-    found = runner(config, device).run(rate, replicates)
+    found = runner(config, kernel_device()).run(rate, replicates)
     assert_same(found, runner(config).run(rate, replicates), estimator=config.estimator)
-    assert "fit" in device.launches, "the kernels were not used"
 
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
 def test_fused_equals_generic_on_other_pixels(dtype):
     movie = growing(dtype) * dtype(3)
-    found = runner(settings(), HostDevice(), movie).run(0.1, np.arange(2))
+    found = runner(settings(), kernel_device(), movie).run(0.1, np.arange(2))
     assert_same(found, runner(settings(), None, movie).run(0.1, np.arange(2)))
 
 
@@ -173,6 +174,13 @@ def test_what_runs_is_what_was_planned(radius):
     assert len(planned) == (5 if radius else 4)
 
 
+@needs_compiler
+def test_a_whole_movie_is_a_few_launches():
+    device = HostDevice()
+    runner(settings(method="movie"), device).run(0.25, np.arange(2))
+    assert device.launches == ["draw", "fit", "movie_settle", "movie_label", "movie_past"]
+
+
 def test_a_thousand_replicates_are_five_launches():
     config = replace(settings(mixture=MixtureConfig()), correction=CorrectionConfig()).resolved
     for rate, n_replicates in ((0.1, 100), (0.05, 200), (0.01, 1000)):
@@ -200,8 +208,8 @@ def test_memory_is_what_was_planned():
 @needs_compiler
 def test_bits_do_not_depend_on_the_cut():
     config = settings()
-    whole = runner(config, HostDevice()).run(0.1, np.arange(5))
-    parts = [runner(config, HostDevice()).run(0.1, part) for part in (np.arange(2), np.arange(2, 5))]
+    whole = runner(config, kernel_device()).run(0.1, np.arange(5))
+    parts = [runner(config, kernel_device()).run(0.1, part) for part in (np.arange(2), np.arange(2, 5))]
     for name in whole.__dataclass_fields__:
         joined = np.concatenate([getattr(part, name) for part in parts])
         assert joined.tobytes() == getattr(whole, name).tobytes(), name
@@ -246,9 +254,7 @@ MOVIE_CASES = {
 @pytest.mark.parametrize("case", MOVIE_CASES)
 def test_a_movie_fitted_as_a_whole_is_the_generic_one(case):
     config = settings(method="movie", **{"correction": CorrectionConfig(), **MOVIE_CASES[case]})
-    device = HostDevice()
-    found = runner(config, device).run(0.25, np.array([0, 3]))
-    assert device.launches[-3:] == ["movie_settle", "movie_label", "movie_past"]
+    found = runner(config, kernel_device()).run(0.25, np.array([0, 3]))
     wanted = runner(config).run(0.25, np.array([0, 3]))
     np.testing.assert_array_equal(found.status, wanted.status)
     for name in ("count", "assisted", "smoothed", "volume_share", "share_sd", "posterior"):

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from host import build
-from host.device import HostDevice
+from devices import kernel_device, missing
 
 from gmrm_gpu.backend import make_backend
 from gmrm_gpu.config import MixtureConfig
@@ -14,7 +13,7 @@ from gmrm_gpu.mixture.fit import fit_mixture
 from gmrm_gpu.philox import STREAM_START, stream_words
 from gmrm_gpu.results import FitStatus
 
-pytestmark = pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 FLOAT64, FLOAT32 = make_backend(np, dtype="float64"), make_backend(np)
 SHAPE = (40, 50)
@@ -38,7 +37,9 @@ def pack(values, positions, valid, wide):
 
 def fused(values, positions, config, *, valid=None, wide=False, shape=SHAPE, frames=1, resident=None, device=None):
     """Fits (F, m) samples on the harness; row f is frame f % frames of replicate f // frames."""
-    device = device or HostDevice(blocks=resident or 3)
+    device = device or kernel_device()
+    if resident and hasattr(device, "blocks"):
+        device.blocks = resident
     n_fits, m = values.shape
     plan = plan_fit(n_fits, m, config, wide=wide, resident_blocks=resident)
     out = FitArrays.empty(n_fits, config, device)
@@ -200,9 +201,9 @@ def test_bits_depend_neither_on_the_batch_nor_on_the_order_of_threads():
     alone = fused(values[:2], positions[:2], config, frames=2)
     assert bits(whole[:2]) == bits(alone)
     for schedule in ("reverse", "random:1"):
-        assert bits(fused(values[:2], positions[:2], config, frames=2, device=HostDevice(schedule=schedule))) == bits(
-            alone
-        )
+        assert bits(
+            fused(values[:2], positions[:2], config, frames=2, device=kernel_device(schedule=schedule))
+        ) == bits(alone)
 
 
 def test_a_team_of_blocks_fits_a_full_frame():
@@ -236,7 +237,7 @@ def test_plan_of_teams():
 def test_nothing_is_out_of_bounds_or_raced(sanitize):
     values, positions = scene(1, 150, 2)
     config = MixtureConfig(n_components=2, trend="linear", max_iter=3, n_start_iter=3)
-    device = HostDevice(sanitize=sanitize, schedule="random:3")
+    device = kernel_device(sanitize=sanitize, schedule="random:3")
     assert bits(fused(values, positions, config, device=device)) == bits(fused(values, positions, config))
 
 
