@@ -82,6 +82,7 @@ class Corrector:
     Parameters
     ----------
     shape : (height, width). n_phases : labels run from 0 to n_phases - 1. foreground : the foreground's label.
+    wanted : numbers of the frames to correct, counted from the first pushed; None: all.
     """
 
     shape: tuple[int, int]
@@ -89,6 +90,7 @@ class Corrector:
     n_phases: int
     foreground: int
     backend: Backend
+    wanted: frozenset[int] | None = None
     _ring: deque[tuple[int, list[Array]]] = field(default_factory=deque, init=False)
     """Frame number; per group of replicates, running sum of packed visits, flat."""
     _waiting: deque[_Frame] = field(default_factory=deque, init=False)
@@ -132,7 +134,8 @@ class Corrector:
         self._count += 1
         if not self.active:
             return [Corrected(frame.number, positions, labels, np.zeros(labels.shape[0], dtype=np.int64))]
-        self._ring.append((frame.number, self._images(positions, labels)))
+        if self._is_near(frame.number):
+            self._ring.append((frame.number, self._images(positions, labels)))
         self._waiting.append(frame)
         return self._decide(self._count - 1 - self._future)
 
@@ -140,11 +143,18 @@ class Corrector:
         """After the last frame: the frames that were waiting for a future that does not come."""
         return self._decide(self._count - 1)
 
+    def _is_near(self, number: int) -> bool:
+        """Whether the samples of a frame vote on any that is wanted."""
+        if self.wanted is None:
+            return True
+        return any(number - frame in self._offsets for frame in self.wanted)
+
     def _decide(self, last: int) -> list[Corrected]:
         done = []
         while self._waiting and self._waiting[0].number <= last:
             frame = self._waiting.popleft()
-            done.append(self._correct(frame))
+            if self.wanted is None or frame.number in self.wanted:
+                done.append(self._correct(frame))
             while self._ring and self._ring[0][0] <= frame.number - self._past:
                 for image in self._ring.popleft()[1]:
                     self._spare.setdefault(image.shape[0], []).append(image)

@@ -55,7 +55,8 @@ class Recorder(Observer):
 
     def _other(self, radius: float, gamma: float) -> Corrector:
         correction = replace(self.config.correction, radius=radius, gamma=gamma)
-        return self.engine.corrector(self.movie.shape, correction, self.config.phases)
+        corrector = self.engine.corrector(self.movie.shape, correction, self.config.phases)
+        return replace(corrector, wanted=frozenset(int(t) for t in self.chosen))
 
     def fitted(self, t: int, fit: MixtureFit, foreground: np.ndarray, positions: Array, labels: Array) -> None:
         """Keep the fit; show the labels to the example settings."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oracle import correct as oracle
 
 from gmrm_gpu.config import METRICS, SIDES, WINDOWS, CorrectionConfig
-from gmrm_gpu.correct import correct_labels
+from gmrm_gpu.correct import Corrector, correct_labels
 
 PADDING = 255
 
@@ -222,3 +222,22 @@ def test_read_only_and_strided_input():
         array.flags.writeable = False
     out, _ = correct_labels(spread, places, labels.shape[2:], config, **rule)
     np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("window", ["past", "past+current", "symmetric", "spatial"])
+def test_only_wanted_frames_are_corrected(window):
+    rng = np.random.default_rng(5)
+    shape, n_frames, m = (12, 15), 9, 60
+    config = CorrectionConfig(radius=2, gamma=0.5, window=window)
+    labels = rng.integers(2, size=(n_frames, 1, m)).astype(np.uint8)
+    positions = np.stack([rng.permutation(180)[None, :m] for _ in range(n_frames)]).astype(np.int32)
+
+    def run(wanted):
+        corrector = Corrector(shape, config, 2, 1, NUMPY32, wanted)
+        done = [c for t in range(n_frames) for c in corrector.push(positions[t], labels[t])] + corrector.flush()
+        return {c.frame: c.labels for c in done}
+
+    everything, some = run(None), run(frozenset({1, 6}))
+    assert set(some) == {1, 6}
+    for t, found in some.items():
+        np.testing.assert_array_equal(found, everything[t])
