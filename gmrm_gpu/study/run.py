@@ -49,7 +49,7 @@ def run_study(
     movie = open_movie(movie)
     truth = None if truth is None else _checked_truth(truth, len(movie))
     backend = get_backend(config.analysis.compute.device, config.analysis.compute.dtype)
-    cached = CachedMovie(movie, memory_budget(config.analysis, backend) // 4)
+    cached = CachedMovie(movie, memory_budget(config.analysis, get_backend("cpu")) // 4)  # on the host
     plans = [_Plan(cached, config.of_method(method), backend) for method in config.methods]
     report = _Progress(plans, progress)
     results = [_run_method(plan, truth, report) for plan in plans]
