@@ -2,8 +2,7 @@
 #pragma once
 #include "moments.cuh"
 
-constexpr double MIN_COUNT_OF_MOVIE = 2.0;  // a component that holds fewer samples in all frames is dropped
-constexpr double PSEUDO_COUNT = 0.5;        // samples added to each component of each frame's weights
+constexpr double PSEUDO_COUNT = 0.5;  // samples added to each component of each frame's weights
 constexpr int DRIFT = Q + 2;                // a frame's deviation: trend coefficients, offset, contrast
 constexpr int Q_OR_ONE = Q > 0 ? Q : 1;
 

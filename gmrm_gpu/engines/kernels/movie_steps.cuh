@@ -3,6 +3,8 @@
 #pragma once
 #include "movie_walk.cuh"
 
+constexpr double MIN_COUNT_OF_MOVIE = 2.0;  // a component that holds fewer samples in all frames is dropped
+
 // What the common step needs, summed over frames; places in StepState::totals.
 constexpr int OWN = 0, RIGHT = K, CROSS = 2 * K, SECOND = CROSS + K * Q, WANTED = SECOND + P, N_TOTALS = WANTED + Q;
 
