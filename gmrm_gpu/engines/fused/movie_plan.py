@@ -18,17 +18,26 @@ from .launch import Launch
 from .model import Constants, model_constants, n_sums
 
 HOST = make_backend(host_namespace, dtype="float64")
-THREADS = 256
-"""Threads of a block; how the samples of a frame are shared by warps, and so the bits of their sums, depend on it."""
-WARPS = THREADS // 32
+_MOST_TABLES = 40960  # bytes of the tables of eight warps; more take too much shared memory on older GPUs
+_POOL_THREADS = 256
 _STATE_BYTES = 4096  # room for Shared of the largest model; the kernel checks it when it is compiled
 _ROW = 36  # the following as in movie_pass.cuh, movie_maps.cuh and movie_read.cuh
 _REACH = 6
 _PART = 1024
 
 
+def block_of(mixture: MixtureConfig) -> tuple[int, int]:
+    """Threads of a block and how many blocks a multiprocessor should hold: fewer where a thread needs more registers.
+
+    Which warp takes which samples of a frame, and so the bits of sums, depends on it, and so on the model alone.
+    """
+    large = mixture.n_components > 4 or 8 * 4 * _table_size(mixture) > _MOST_TABLES
+    return (128, 3) if large else (256, 2)
+
+
 def movie_constants(mixture: MixtureConfig, *, wide: bool) -> Constants:
     """Definitions of the movie's kernels: the model, and the numbers that the array-API implementation uses."""
+    threads, blocks = block_of(mixture)
 
     def numbers(values: tuple[float, ...]) -> str:
         return ",".join(repr(float(v)) for v in values)
@@ -36,7 +45,8 @@ def movie_constants(mixture: MixtureConfig, *, wide: bool) -> Constants:
     gaussian = tuple(math.exp(-0.5 * (step / maps.CELLS_PER_SD) ** 2) for step in range(_REACH + 1))
     return (
         *model_constants(mixture, wide=wide),
-        ("THREADS", THREADS),
+        ("THREADS", threads),
+        ("MIN_BLOCKS", blocks),
         ("MOVIE_STATE_BYTES", _STATE_BYTES),
         ("GAUSSIAN", ",".join(f"{value!r}f" for value in gaussian)),
         ("SHRINKAGE", repr(maps.SHRINKAGE)),
@@ -195,28 +205,34 @@ def plan_pool(sizes: MovieSizes) -> Launch | None:
     """The even subset for the start, and the check for infinite samples; None where neither is needed."""
     if sizes.n_start == sizes.m and not sizes.wide:
         return None
-    constants = (("WIDE", int(sizes.wide)), ("THREADS", THREADS))
+    constants = (("WIDE", int(sizes.wide)), ("THREADS", _POOL_THREADS))
     n = sizes.n_replicates * sizes.n_frames * (sizes.m if sizes.wide else sizes.n_start)
-    return Launch(KernelSource("movie_pool", "movie_pool.cu", constants), min(2**16, -(-n // THREADS)), THREADS)
+    return Launch(
+        KernelSource("movie_pool", "movie_pool.cu", constants), min(2**16, -(-n // _POOL_THREADS)), _POOL_THREADS
+    )
 
 
 def settle_launch(sizes: MovieSizes) -> Launch:
     """One block that settles movies."""
     source = KernelSource("movie_settle", "movie_settle.cu", movie_constants(sizes.mixture, wide=sizes.wide))
-    return Launch(source, 1, THREADS, shared_bytes(_STATE_BYTES, 4 * WARPS * _table_size(sizes.mixture)))
+    threads = block_of(sizes.mixture)[0]
+    return Launch(source, 1, threads, shared_bytes(_STATE_BYTES, threads // 32 * 4 * _table_size(sizes.mixture)))
 
 
 def label_launch(sizes: MovieSizes) -> Launch:
     """One block that labels."""
     source = KernelSource("movie_label", "movie_label.cu", movie_constants(sizes.mixture, wide=sizes.wide))
-    return Launch(source, 1, THREADS, shared_bytes(_reading_bytes(sizes)))
+    return Launch(source, 1, block_of(sizes.mixture)[0], shared_bytes(_reading_bytes(sizes)))
 
 
 def past_launch(sizes: MovieSizes) -> Launch:
     """One block that makes expectations."""
     constants = (*movie_constants(sizes.mixture, wide=sizes.wide), ("N_WAYS", sizes.n_ways))
     return Launch(
-        KernelSource("movie_past", "movie_past.cu", constants), 1, THREADS, shared_bytes(_reading_bytes(sizes))
+        KernelSource("movie_past", "movie_past.cu", constants),
+        1,
+        block_of(sizes.mixture)[0],
+        shared_bytes(_reading_bytes(sizes)),
     )
 
 
@@ -238,7 +254,7 @@ def plan_labels(sizes: MovieSizes, room: Room) -> TeamPlan:
 def plan_past(sizes: MovieSizes, room: Room) -> TeamPlan:
     """The expectations of all replicates in one launch; cells and samples are shared by the blocks of a team."""
     size = sizes.map_size(sizes.past_levels)
-    most = max(1, -(-size // (8 * THREADS)))
+    most = max(1, -(-size // (8 * block_of(sizes.mixture)[0])))
     return _teams(past_launch(sizes), sizes, room, 16 * size + 8 * sizes.n_past_parts, 0, most)
 
 
@@ -252,6 +268,12 @@ def _teams(block: Launch, sizes: MovieSizes, room: Room, team: int, each: int, m
     team_size = max(1, min(team_size, resident // n_teams))
     launch = replace(block, blocks=n_teams * team_size, cooperative=team_size > 1)
     return TeamPlan(launch, team_size, n_teams, team, each)
+
+
+def shares_bytes(sizes: MovieSizes) -> int:
+    """Device memory of the weights of cells, however many replicates there are."""
+    rows, columns = sizes.grid(sizes.past_levels)
+    return 8 * rows * columns * sizes.n_ways
 
 
 def movie_bytes(sizes: MovieSizes) -> int:

@@ -86,7 +86,7 @@ __device__ __forceinline__ void two_sided(const Labelling& job, const Team& team
 // movie_settle leaves them. foreground, label_of: (R, K). labels, posterior: (R, T, m).
 // Scratch: weights (teams, T, K); made (teams, T, K, cells); held (teams, T, K, cells); scratch (blocks, 2 K cells);
 // parts (blocks, n_parts(m), K); cells those of label_levels. board: 1 + 2 teams words, zero.
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 movie_label(const Word* __restrict__ words, int n_replicates, int n_frames, i64 m, int height, int width,
             int settle_levels, int label_levels, int n_remap, const u8* usable, const double* units,
             const double* common, const double* fitted_weights, const double* drift, const u32* settled,

@@ -123,8 +123,10 @@ __device__ __forceinline__ void pass(const Team& team, Shared* shared, float* ta
     }
 }
 
+// What a replicate begins and ends with is not inlined either: it would take registers from the rest.
+
 // Centre and scale of a replicate's pooled samples (n), which the start was fitted to; one block.
-__device__ __forceinline__ void measure(const Word* words, i64 n, StepState* state, double* units) {
+__device__ __noinline__ void measure(const Word* words, i64 n, StepState* state, double* units) {
     double centre = 0.0, count = 0.0;
     for (int moment = 0; moment < 2; ++moment) {
         double total = 0.0, number = 0.0;
@@ -154,7 +156,7 @@ __device__ __forceinline__ void measure(const Word* words, i64 n, StepState* sta
 }
 
 // n_seen (T): samples of each frame among words (T, n).
-__device__ __forceinline__ void count_samples(const Team& team, const Word* words, int n_frames, i64 n, int* n_seen) {
+__device__ __noinline__ void count_samples(const Team& team, const Word* words, int n_frames, i64 n, int* n_seen) {
     for (int t = team.first() / WARP; t < n_frames; t += team.stride() / WARP) {
         int count = 0;
         for (i64 i = lane_id(); i < n; i += WARP) count += words[t * n + i] != NO_SAMPLE;
@@ -168,7 +170,7 @@ struct Start {
     const double *weights, *means, *sigmas, *coef;
 };
 
-__device__ __forceinline__ void begin(Shared* shared, const Start& start, const double* units) {
+__device__ __noinline__ void begin(Shared* shared, const Start& start, const double* units) {
     const Movie& movie = shared->job.movie;
     Common* now = &shared->state.now;
     double centre = units[0], scale = units[1];
@@ -214,7 +216,7 @@ __device__ __forceinline__ void settle(const Team& team, Shared* shared, float* 
 }
 
 // What a replicate without parameters leaves: components dropped, no deviations.
-__device__ __forceinline__ void leave_unfitted(Shared* shared) {
+__device__ __noinline__ void leave_unfitted(Shared* shared) {
     const Movie& movie = shared->job.movie;
     for (int i = threadIdx.x; i < movie.n_frames * K; i += blockDim.x) movie.weights[i] = 0.0;
     for (int i = threadIdx.x; i < movie.n_frames * DRIFT; i += blockDim.x) movie.drift[i] = 0.0;
@@ -238,7 +240,7 @@ __device__ __forceinline__ void leave_unfitted(Shared* shared) {
 // log_likelihood (R, T), moved (R), n_iter (R), n_seen (R, T) samples, made (R, T, K, cells) the last pass's deposits.
 // Scratch: held (teams, T, K, cells); numbers (teams, T, N_PARAMETERS + N_SUMS + WALK); scratch (blocks, 2 K cells);
 // board: 1 + 3 teams words, zero.
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 movie_settle(const Word* __restrict__ words, const Word* __restrict__ pooled, i64 n_pooled, int n_replicates,
              int n_frames, i64 m, i64 n, i64 stride, int height, int width, int n_levels, const u8* start_status,
              const u32* broken, const double* start_weights, const double* start_means, const double* start_sigmas,

@@ -65,31 +65,27 @@ __device__ __forceinline__ void solve_columns(double (&column)[DRIFT]) {
 // information and the pull, the deviations are left in place of the pull.
 __device__ __forceinline__ void smooth_walk(double* walk, int n_frames, const Tie& tie) {
     int lane = lane_id(), place = lane < DRIFT ? lane : lane == 2 * DRIFT ? DRIFT : -1;
-    double solved[DRIFT] = {}, next[DRIFT];
+    double column[DRIFT] = {}, next[DRIFT];
 #pragma unroll
     for (int i = 0; i < DRIFT; ++i) next[i] = place >= 0 ? walk[i * (DRIFT + 1) + place] : 0.0;
     for (int t = 0; t < n_frames; ++t) {
-        double column[DRIFT];
         double* here = walk + i64(t) * WALK;
         int links = (t > 0) + (t < n_frames - 1);
 #pragma unroll
         for (int i = 0; i < DRIFT; ++i) {
-            double before = __shfl_sync(FULL_MASK, solved[i], (lane < DRIFT ? lane + DRIFT : lane) % WARP);
-            column[i] = next[i];
+            double before = tie.step[i] * __shfl_sync(FULL_MASK, column[i], lane < DRIFT ? lane + DRIFT : lane);
+            column[i] = next[i] + (lane < DRIFT ? -before : before);
             if (i == lane) column[i] += links * tie.step[i] + (t == 0 ? tie.first[i] : 0.0);
-            if (lane < DRIFT) column[i] -= tie.step[i] * before;
-            if (lane == 2 * DRIFT) column[i] += tie.step[i] * before;
             if (lane >= DRIFT && lane < 2 * DRIFT) column[i] = i == lane - DRIFT ? tie.step[i] : 0.0;
         }
 #pragma unroll
         for (int i = 0; i < DRIFT; ++i)
             next[i] = place >= 0 && t + 1 < n_frames ? here[WALK + i * (DRIFT + 1) + place] : 0.0;
         solve_columns(column);
+        __syncwarp();
 #pragma unroll
-        for (int i = 0; i < DRIFT; ++i) {
-            solved[i] = column[i];
+        for (int i = 0; i < DRIFT; ++i)
             if (lane >= DRIFT && lane <= 2 * DRIFT) here[i * (DRIFT + 1) + lane - DRIFT] = column[i];
-        }
         __syncwarp();
     }
     double found = 0.0;
