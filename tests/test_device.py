@@ -224,6 +224,21 @@ def test_out_of_memory_is_one_error_wherever_it_comes_from(cuda, error, monkeypa
     assert issubclass(DeviceMemoryError, MemoryError)
 
 
+def test_a_binary_that_the_driver_refuses_tells_who_made_it(cuda, monkeypatch):
+    def refuse(**options):
+        def explode(name):
+            raise CUDADriverError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION: unsupported toolchain")
+
+        return SimpleNamespace(get_function=explode)
+
+    monkeypatch.setattr(sys.modules["cupy"], "RawModule", refuse)
+    told = (
+        r"kernel probe, made for sm_90 by NVRTC 13\.0, does not load: CUDA_ERROR_UNSUPPORTED_PTX_VERSION.*driver older"
+    )
+    with pytest.raises(DeviceError, match=told):
+        CudaDevice().kernel(PROBE)
+
+
 def test_a_launch_that_fails_tells_its_size(cuda, monkeypatch):
     def explode(*args):
         raise CUDADriverError("CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: too many resources requested for launch")

@@ -82,7 +82,15 @@ class CudaDevice:
             path.write_bytes(compiled.binary.rstrip(b"\0") if path.suffix == ".ptx" else compiled.binary)
             # `get_function` loads the file at once, for the current GPU.
             module = self._cupy.RawModule(path=str(path), enable_cooperative_groups=cooperative)
-            return module.get_function(source.name)
+            try:
+                return module.get_function(source.name)
+            except RuntimeError as error:
+                if _is_out_of_memory(error):
+                    raise
+                made = f"made for {self.arch} by {self.compiler.label}"
+                raise DeviceError(
+                    f"kernel {source.name}, {made}, does not load: {error}; is the driver older?"
+                ) from error
 
     def resident_blocks(self, source: KernelSource, threads: int, shared_bytes: int) -> int:
         """How many blocks of a kernel the whole GPU holds at once."""
