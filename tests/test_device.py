@@ -232,9 +232,7 @@ def test_a_binary_that_the_driver_refuses_tells_who_made_it(cuda, monkeypatch):
         return SimpleNamespace(get_function=explode)
 
     monkeypatch.setattr(sys.modules["cupy"], "RawModule", refuse)
-    told = (
-        r"kernel probe, made for sm_90 by NVRTC 13\.0, does not load: CUDA_ERROR_UNSUPPORTED_PTX_VERSION.*driver older"
-    )
+    told = r"kernel probe, made for sm_90 by NVRTC 13\.0, does not load: CUDA_ERROR_UNSUPPORTED_PTX"
     with pytest.raises(DeviceError, match=told):
         CudaDevice().kernel(PROBE)
 

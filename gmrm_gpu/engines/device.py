@@ -82,15 +82,8 @@ class CudaDevice:
             path.write_bytes(compiled.binary.rstrip(b"\0") if path.suffix == ".ptx" else compiled.binary)
             # `get_function` loads the file at once, for the current GPU.
             module = self._cupy.RawModule(path=str(path), enable_cooperative_groups=cooperative)
-            try:
+            with _told(f"kernel {source.name}, made for {self.arch} by {self.compiler.label}, does not load"):
                 return module.get_function(source.name)
-            except RuntimeError as error:
-                if _is_out_of_memory(error):
-                    raise
-                made = f"made for {self.arch} by {self.compiler.label}"
-                raise DeviceError(
-                    f"kernel {source.name}, {made}, does not load: {error}; is the driver older?"
-                ) from error
 
     def resident_blocks(self, source: KernelSource, threads: int, shared_bytes: int) -> int:
         """How many blocks of a kernel the whole GPU holds at once."""
@@ -156,6 +149,17 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return "CUDA_ERROR_OUT_OF_MEMORY" in str(error) or "cudaErrorMemoryAllocation" in str(error)
 
 
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say of CUDA's errors, other than too little memory, where they arose."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _is_out_of_memory(error):
+            raise
+        raise DeviceError(f"{what}: {error}") from error
+
+
 class CudaKernel:
     """A loaded kernel, called as CuPy's RawKernel is, with stricter arguments."""
 
@@ -175,13 +179,9 @@ class CudaKernel:
             self._allow(shared_mem)
             if self._cooperative:
                 self._check_resident(prod(grid), prod(block), shared_mem)
-            try:
+            size = f"{grid} blocks of {block} threads with {shared_mem} bytes of shared memory"
+            with _told(f"kernel {self._name} did not start as {size}"):
                 self._raw(grid, block, converted, shared_mem=shared_mem)
-            except RuntimeError as error:
-                if _is_out_of_memory(error):
-                    raise
-                size = f"{grid} blocks of {block} threads with {shared_mem} bytes of shared memory"
-                raise DeviceError(f"kernel {self._name} did not start as {size}: {error}") from error
 
     def resident_blocks(self, threads: int, shared_bytes: int) -> int:
         """How many blocks the whole GPU holds at once."""
