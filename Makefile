@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench bench-gpu clean
 
 .venv/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -31,6 +31,10 @@ lint: .venv/.test
 
 bench: .venv/.test
 	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only
+
+# on an NVIDIA GPU, with CuPy installed into .venv: pip install -e '.[cuda13]'
+bench-gpu: .venv/.test
+	$(BIN)/python -m benchmarks.gpu
 
 clean:
 	rm -rf .venv demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache

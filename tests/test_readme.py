@@ -79,8 +79,9 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 def check_what_the_page_says_is_written(folder: Path) -> None:
     """Each row `command | files` of the table of files, against what the tutorial left behind."""
-    rows = re.findall(r"^\| `(simulate|fit|select|plan|analyze|study)` \| (.+?) \|$", README, re.M)
+    rows = re.findall(r"^\| `(simulate|fit|select|plan|analyze|study|bench)` \| (.+?) \|$", README, re.M)
     places = {"simulate": "sim", "fit": "fit8", "select": "choice", "plan": "plan", "analyze": "full", "study": "study"}
+    places |= {"bench": "speed"}
     assert {command for command, _ in rows} == set(places)
     for command, files in rows:
         named = {name.rstrip("/") for name in re.findall(r"`([^`]+)`", files)}
@@ -90,7 +91,7 @@ def check_what_the_page_says_is_written(folder: Path) -> None:
 @pytest.mark.parametrize("block", SHELL, ids=lambda block: f"line-{block.line}")
 def test_commands_are_known_to_the_parser(block: Block) -> None:
     """Also those that are not run here, so that no flag in the page can go stale."""
-    make = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    make = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
     for program, *arguments in block.commands:
         if program == "gmrm-gpu":
             build_parser().parse_args(arguments)
