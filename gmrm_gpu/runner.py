@@ -16,7 +16,7 @@ from . import __version__
 from .backend import Backend, free_memory, get_backend
 from .config import AnalysisConfig
 from .correct import Corrector
-from .engines import Engine, FusedEngine, MovieFrames, select_engine
+from .engines import Engine, FusedEngine, GenericEngine, MovieFrames, select_engine
 from .engines.device import describe_gpu
 from .errors import DeviceMemoryError, InputError, MemoryBudgetError
 from .frames import Movie
@@ -199,6 +199,11 @@ class Runner:
     def warnings(self, rates: tuple[float, ...]) -> list[str]:
         """What a reader of the results should know beforehand."""
         config, found = self.config, [] if self.survey.outliers is None else [self.survey.outliers]
+        if isinstance(self.engine, GenericEngine) and self.engine.no_kernels:
+            found.append(
+                f"The GPU works without the fused kernels because {self.engine.no_kernels}. Results are as good, but "
+                "take longer."
+            )
         for rate in rates:
             samples, parameters = self._samples_of_a_fit(self.sampler(rate))[0], config.mixture.n_parameters
             if samples < FEW_SAMPLES * parameters:

@@ -322,6 +322,20 @@ def test_the_choice_of_engine():
     assert "70000" in obstacle(shape=(70000, 10))
 
 
+def test_a_gpu_without_its_kernels_says_so():
+    # The choice alone is tested: arrays that say they are CuPy's.
+    movie, gpu = open_movie(growing()), replace(NUMPY, name="cupy")
+
+    def warnings(**compute):
+        return Runner(movie, settings(compute=ComputeConfig(**compute)), gpu).warnings((0.25,))
+
+    assert [text.partition(";")[0] for text in warnings(dtype="float64")] == [
+        "The GPU works without the fused kernels because of the precision float64"
+    ]
+    assert warnings(dtype="float64", engine="generic") == []
+    assert Runner(movie, settings(compute=ComputeConfig(dtype="float64")), NUMPY).warnings((0.25,)) == []
+
+
 def test_what_was_asked_for_is_taken_or_refused():
     shape, uint8 = (64, 64), np.dtype(np.uint8)
     assert select_engine(NUMPY, settings().resolved, shape, uint8).name == "generic"

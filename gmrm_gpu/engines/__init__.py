@@ -32,10 +32,10 @@ def select_engine(backend: Backend, config: AnalysisConfig, shape: tuple[int, in
     on = f"array-API implementation on {backend.name}: {backend.reason}"
     if asked == "generic":
         return GenericEngine(backend, f"{on}; asked for")
+    if backend.name != "cupy":
+        return GenericEngine(backend, on)
     if obstacle is not None:
-        return GenericEngine(
-            backend, on if backend.name != "cupy" else f"{on}; not the CUDA kernels because of {obstacle}"
-        )
+        return _instead_of_kernels(backend, on, f"of {obstacle}")
     from .device import get_device
 
     try:
@@ -43,9 +43,13 @@ def select_engine(backend: Backend, config: AnalysisConfig, shape: tuple[int, in
     except DeviceError as error:
         if asked == "fused":
             raise
-        return GenericEngine(backend, f"{on}; not the CUDA kernels because they cannot be compiled: {error}")
+        return _instead_of_kernels(backend, on, f"they cannot be compiled: {error}")
     generic = GenericEngine(backend, on)
     return FusedEngine(generic, device, f"CUDA kernels on {backend.name}: {backend.reason}")
+
+
+def _instead_of_kernels(backend: Backend, on: str, why: str) -> GenericEngine:
+    return GenericEngine(backend, f"{on}; not the CUDA kernels because {why}", no_kernels=why)
 
 
 __all__ = ["Counted", "Engine", "FusedEngine", "GenericEngine", "Kept", "MovieFrames", "select_engine"]

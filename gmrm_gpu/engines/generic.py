@@ -46,11 +46,13 @@ class GenericEngine:
     Attributes
     ----------
     backend : where. reason : why this engine. name : ``"generic"``.
+    no_kernels : on a GPU, why its kernels were not taken although they were welcome, in words that follow "because".
     """
 
     backend: Backend
     reason: str
     name: str = "generic"
+    no_kernels: str = ""
 
     def fit_and_label(
         self,
