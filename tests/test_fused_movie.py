@@ -76,9 +76,9 @@ def pack(values, places, valid=None, *, wide=False, shape=SHAPE):
     return words if valid is None else np.where(valid, words, ~np.zeros_like(words))
 
 
-def model_of(values, places, config, valid=None, allowed=None):
+def model_of(values, places, config, valid=None, allowed=None, shape=SHAPE):
     return MovieModel(
-        *(values, places, SHAPE, config),
+        *(values, places, shape, config),
         valid=valid,
         allowed=allowed,
         sigma_floor=FLOOR,
@@ -117,14 +117,14 @@ def start_of(model, device):
     return FitArrays(*(device.asarray(part) for part in parts))
 
 
-def sizes_of(words, config, **options):
-    return MovieSizes(*words.shape, SHAPE, config, SHAPE[0] * SHAPE[1], wide=words.dtype == np.uint64, **options)
+def sizes_of(words, config, shape=SHAPE, **options):
+    return MovieSizes(*words.shape, shape, config, shape[0] * shape[1], wide=words.dtype == np.uint64, **options)
 
 
-def fused(words, config, start, *, blocks=2, pixel_weights=None, allowed=None, device=None, scratch=None):
+def fused(words, config, start, *, blocks=2, pixel_weights=None, allowed=None, device=None, scratch=None, shape=SHAPE):
     """Everything that the kernels say from a given start, by name."""
     device = device or HostDevice(blocks=64)
-    sizes = sizes_of(words, config, n_ways=1 if pixel_weights is None else 2)
+    sizes = sizes_of(words, config, shape, n_ways=1 if pixel_weights is None else 2)
     if allowed is not None:
         sizes = replace(sizes, n_pixels=int(allowed.sum()))
     words = device.asarray(words)
@@ -176,6 +176,7 @@ def test_a_settled_movie_is_the_generic_one(config):
 def test_steps_are_the_generic_ones(config, monkeypatch):
     # Few steps, whatever they lead to: in a large model of a small movie rounding would grow on the way.
     monkeypatch.setattr(movie_settle, "MAX_ITER", 7)
+    monkeypatch.setattr(movie_settle, "LONGEST", 1.5)
     values, places = scene(config, m=300)
     model = model_of(values, places, config)
     start = start_of(model, HostDevice())
@@ -226,11 +227,22 @@ def test_dropped_components_and_replicates_without_parameters():
     assert np.isnan(found["posterior"][1]).all()
 
 
-@pytest.mark.parametrize("n_frames", [1, 2])
-def test_few_frames(n_frames):
-    values, places = scene(LINEAR, n_frames=n_frames, m=300)
-    model = model_of(values, places, LINEAR)
-    check(fused(pack(values, places), LINEAR, start_of(model, HostDevice())), generic(model))
+@pytest.mark.parametrize(("n_frames", "shape", "m"), [(1, SHAPE, 300), (2, (40, 50), 1100)])
+def test_few_frames(n_frames, shape, m):
+    values, places = scene(LINEAR, n_frames=n_frames, m=m, shape=shape)
+    model = model_of(values, places, LINEAR, shape=shape)
+    check(fused(pack(values, places, shape=shape), LINEAR, start_of(model, HostDevice()), shape=shape), generic(model))
+
+
+def test_the_contrast_of_a_frame_keeps_within_its_bounds(monkeypatch):
+    monkeypatch.setattr(movie_settle, "MAX_ITER", 3)
+    config = replace(LINEAR, drift=100.0)
+    values, places = scene(config, rows=1, n_frames=2, m=300)
+    values = values.astype(float)
+    values[0, 1] = 90 - 40 * (values[0, 1] - 90)
+    model = model_of(values, places, config)
+    start = start_of(model, HostDevice())
+    check(fused(pack(values, places, wide=True), config, start), generic(model), grey=0.1)
 
 
 def test_answers_depend_on_neither_batch_nor_blocks():
@@ -338,12 +350,13 @@ def test_plans_keep_within_their_room():
 def test_nothing_is_out_of_bounds_or_raced(sanitize, monkeypatch):
     monkeypatch.setattr(movie_plan, "FIT_SAMPLES", 80)
     monkeypatch.setattr(movie_settle, "MAX_ITER", 2)
-    values, places = scene(LINEAR, rows=2, n_frames=2, m=50)
+    config = MixtureConfig(n_components=2, trend="x")
+    values, places = scene(config, n_frames=2, m=50)
     valid = np.random.default_rng(8).random(values.shape) > 0.1
-    start = start_of(model_of(values, places, LINEAR, valid), HostDevice())
+    start = start_of(model_of(values, places, config, valid), HostDevice())
     start.status[1] = FitStatus.TOO_FEW
     words = pack(values, places, valid)
     device = HostDevice(sanitize=sanitize, schedule="random:3", blocks=64)
-    found = fused(words, LINEAR, start, blocks=4, device=device)
-    wanted = fused(words, LINEAR, start, blocks=1)
+    found = fused(words, config, start, blocks=4, device=device)
+    wanted = fused(words, config, start, blocks=1)
     assert all(np.array_equal(found[name], wanted[name], equal_nan=True) for name in wanted)
