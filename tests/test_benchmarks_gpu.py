@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from host import build
 from host.device import HostDevice
 
 from gmrm_gpu.backend import make_backend
+from gmrm_gpu.config import ComputeConfig
 from gmrm_gpu.engines.device import count_gpus
 from gmrm_gpu.errors import DeviceError
 
@@ -21,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu import __main__ as program  # noqa: E402
-from benchmarks.gpu import floor, rig, stages, suite  # noqa: E402
-from benchmarks.gpu.check import CheckError, check_against_generic  # noqa: E402
+from benchmarks.gpu import floor, rig, stages, study, suite  # noqa: E402
+from benchmarks.gpu.check import CheckError, check_against_generic, same_bits  # noqa: E402
 from benchmarks.gpu.rig import CudaClock, HostClock, Rig, WatchedDevice  # noqa: E402
 from benchmarks.gpu.sizes import FULL, QUICK, TOY, growing_movie  # noqa: E402
 
@@ -45,13 +47,25 @@ def run(capsys, *words, **options) -> tuple[int, str, str]:
 @needs_compiler
 def test_the_whole_program_runs_and_keeps_nothing_of_the_harness(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(program, "RESULTS", tmp_path / "gpu.jsonl")
-    code, out, err = run(capsys, "--budget-s", "100", "--results", str(tmp_path / "x"), open_rig=lambda n: harness())
+    code, out, err = run(
+        capsys, "--budget-s", "100", "--results", str(tmp_path / "x"), open_rig=lambda n: harness(user_device="cpu")
+    )
     assert (code, err) == (0, "")
     assert out.startswith("device host harness\n")
     assert "the same bits each time: yes" in out
     assert "bit_equal NO" not in out
     assert "NOT AS PLANNED" not in out
-    for part in ("check:", "study ", "fit kernel", "eager", "cpu", "full frames", "cost against", "movie method"):
+    for part in (
+        "check:",
+        "study ",
+        "fit kernel",
+        "eager",
+        "cpu",
+        "full frames",
+        "cost against",
+        "movie method",
+        "run_study",
+    ):
         assert part in out, part
     assert out.endswith("this is no GPU, so nothing is kept\n")
     assert list(tmp_path.iterdir()) == []
@@ -95,6 +109,21 @@ def test_rows_of_a_gpu_are_kept_as_they_come(capsys, monkeypatch, tmp_path):
     assert fit["instructions_from"] == "the design's prototype"
     expected = fit["fit_s"] * 1e12 / 3 / (fit["pixel_passes"] + fit["pixel_passes_of_starts"])
     assert fit["ps_per_pixel_component_pass"] == pytest.approx(expected, rel=1e-3)
+
+
+@needs_compiler
+def test_launches_of_several_blocks_are_as_planned():
+    movie = growing_movie(40, 5)
+    whole, _ = study.fused_runner(harness(), movie, TOY.analysis)
+    least = whole.fixed_bytes + 1.5 * whole.bytes_per_replicate(0.2)
+    little = replace(TOY.analysis, compute=ComputeConfig(memory_bytes=int(least * 4 / 3)))
+    used = harness()
+    runner, device = study.fused_runner(used, movie, little)
+    row, curves = study._measure_rate(used, runner, device, 0.2, 3)
+    assert row["blocks"] == 3
+    assert row["as_planned"]
+    assert row["launches"] == 3 * 5
+    assert same_bits(study._joined(curves), whole.run(0.2, np.arange(3)))
 
 
 @needs_compiler

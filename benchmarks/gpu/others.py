@@ -15,6 +15,7 @@ from gmrm_gpu.engines.fused.plan import plan_launches
 from gmrm_gpu.frames import Movie, open_movie
 from gmrm_gpu.results.throughput import EngineSpec
 from gmrm_gpu.runner import Runner
+from gmrm_gpu.study import run_study
 from gmrm_gpu.throughput import contestant, measure_throughput, processor_name
 
 from .rig import Rig
@@ -202,6 +203,20 @@ def measure_movie_eager(rig: Rig, movie: Movie, sizes: Sizes) -> list[Row]:
         took, _ = rig.timed(lambda runner=runner: runner.run(rate, np.array([0])))
     row = {"what": "movie method, eager", "rate": rate, "replicates": 1, "frames": len(movie), "s": took}
     return [row | {"device": rig.backend.name, "study_s_scaled": took * total, "scaled_by": total}]
+
+
+def measure_user_study(rig: Rig, movie: Movie, sizes: Sizes) -> list[Row]:
+    """`run_study` as the command runs it: both methods, the survey, the curves of all pixels, and pictures."""
+    if rig.user_device is None:
+        return []
+    rig.free()
+    analysis = replace(sizes.analysis, compute=ComputeConfig(device=rig.user_device))
+    study = StudyConfig(analysis, sizes.rates, sizes.replicates)
+    seconds, result = rig.timed(lambda: run_study(movie, study))
+    by_method = {part.method: part.provenance["wall_s"] for part in result.every}
+    engines = {part.method: part.provenance["engine"] for part in result.every}
+    row = {"what": "run_study", "s": seconds, "by_method_s": by_method, "engines": engines}
+    return [row | {"replicates": sum(sizes.replicates), "frames": len(movie)}]
 
 
 class Deadline:

@@ -137,7 +137,8 @@ class Rig:
     ----------
     what : words for the records. backend : of arrays on the same device. device : for kernels.
     multiprocessors, arch : None where there are no such things. clock_hz : the highest. bus : for `nvidia-smi`.
-    publish : whether a figure may be kept. pool : of the arrays' memory.
+    user_device : as in `ComputeConfig`, for what users call. publish : whether a figure may be kept.
+    pool : of the arrays' memory.
     """
 
     what: dict[str, Any]
@@ -148,6 +149,7 @@ class Rig:
     clock_hz: float | None = None
     bus: str | None = None
     arch: str | None = None
+    user_device: str | None = None
     publish: bool = False
     pool: Any = field(default=None, repr=False)
 
@@ -232,6 +234,7 @@ def open_gpu(number: int = 0) -> Rig:
         clock_hz=1e3 * clock_khz or None,
         bus=runtime.deviceGetPCIBusId(number),
         arch=device.arch,
+        user_device=f"gpu:{number}",
         publish=True,
         pool=cupy.get_default_memory_pool(),
     )

@@ -20,6 +20,7 @@ from .others import (
     measure_growth,
     measure_movie_eager,
     measure_movie_method,
+    measure_user_study,
 )
 from .rig import Rig
 from .sizes import Sizes, growing_movie
@@ -92,6 +93,7 @@ def _parts(rig: Rig, movie: Movie, sizes: Sizes, time_is_up: Deadline) -> dict[s
         "full frames": lambda: measure_full_frames(rig, sizes, time_is_up.left),
         "growth": lambda: measure_growth(rig, movie, sizes, time_is_up.left),
         "movie method": lambda: measure_movie_method(rig, movie, sizes, time_is_up.share(0.15)),
+        "run_study": lambda: measure_user_study(rig, movie, sizes),
         "movie method, eager": lambda: measure_movie_eager(rig, movie, sizes),
     }
 
