@@ -62,7 +62,7 @@ def test_kernel_compiles_within_its_registers(instance, arch, binaries):
     assert compiled.registers <= instance.registers
     assert -(-compiled.registers // 8) * 8 * instance.threads <= REGISTERS, "a block does not fit"
     if int(arch.removeprefix("sm_")) >= SPILL_FREE_FROM:
-        assert compiled.spill_bytes == 0
+        assert compiled.spill_bytes <= instance.spill_bytes
         assert compiled.stack_bytes <= instance.stack_bytes
     assert compiled.shared_bytes == 0, "all shared memory comes from the one dynamic block"
     assert instance.shared_bytes <= ARCHITECTURES[arch]

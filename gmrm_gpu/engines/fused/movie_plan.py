@@ -20,6 +20,7 @@ from .model import Constants, model_constants, n_sums
 HOST = make_backend(host_namespace, dtype="float64")
 _MOST_TABLES = 40960  # bytes of the tables of eight warps; more take too much shared memory on older GPUs
 _POOL_THREADS = 256
+_PAST_BYTES = 256
 _STATE_BYTES = 4096  # room for Shared of the largest model; the kernel checks it when it is compiled
 _ROW = 36  # the following as in movie_pass.cuh, movie_maps.cuh and movie_read.cuh
 _REACH = 6
@@ -227,12 +228,13 @@ def label_launch(sizes: MovieSizes) -> Launch:
 
 def past_launch(sizes: MovieSizes) -> Launch:
     """One block that makes expectations."""
-    constants = (*movie_constants(sizes.mixture, wide=sizes.wide), ("N_WAYS", sizes.n_ways))
+    constants = movie_constants(sizes.mixture, wide=sizes.wide)
+    constants = (*constants, ("N_WAYS", sizes.n_ways), ("PAST_BYTES", _PAST_BYTES))
     return Launch(
         KernelSource("movie_past", "movie_past.cu", constants),
         1,
         block_of(sizes.mixture)[0],
-        shared_bytes(_reading_bytes(sizes)),
+        shared_bytes(_reading_bytes(sizes), _PAST_BYTES),
     )
 
 

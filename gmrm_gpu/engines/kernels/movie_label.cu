@@ -33,7 +33,7 @@ __device__ __forceinline__ void remap(const Labelling& job, const Team& team, co
         u32* mine = made + t * size;
         for (i64 i = threadIdx.x; i < size; i += blockDim.x) mine[i] = 0;
         Weights weights = open_frame(job, maps, pyramid, t);
-        Densities at = job.reading->at;
+        const Densities& at = job.reading->at;
         sum_parts<float, K>(Alone(), job.m, job.parts, [&](i64 i, float (&count)[K]) {
             Word word = job.words[t * job.m + i];
             if (word == NO_SAMPLE) return;
@@ -56,7 +56,7 @@ __device__ __forceinline__ void two_sided(const Labelling& job, const Team& team
     Pyramid pyramid(maps, job.scratch);
     for (int t = team.rank; t < job.n_frames; t += team.size) {
         Weights weights = open_frame(job, maps, pyramid, t);
-        Densities at = job.reading->at;
+        const Densities& at = job.reading->at;
         for (i64 i = threadIdx.x; i < job.m; i += blockDim.x) {
             i64 place = t * job.m + i;
             Word word = job.words[place];

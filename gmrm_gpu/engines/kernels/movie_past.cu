@@ -2,7 +2,7 @@
 // mixture/movie_labels.py). Nothing of a frame's own samples enters its expectation.
 #include "movie_read.cuh"
 
-// One replicate, frame by frame.
+// One replicate, frame by frame; in shared memory.
 struct Past {
     i64 m;
     Units units;
@@ -17,7 +17,7 @@ struct Past {
 
 // expected (m) at the samples, their deposits and counts.
 __device__ __forceinline__ void read_samples(const Past& job, const Team& team, const Word* words, float* expected) {
-    Densities at = job.reading->at;
+    const Densities& at = job.reading->at;
     sum_parts<float, K>(team, job.m, job.parts, [&](i64 i, float (&count)[K]) {
         Word word = words[i];
         float probability = 0.0f;
@@ -94,18 +94,26 @@ movie_past(const Word* __restrict__ words, int n_replicates, int n_frames, i64 m
     Maps maps = make_maps(height, width, n_levels, 1.0f);
     i64 size = i64(K) * maps.n_cells(), of_samples = n_parts(m) * K, of_cells = n_parts(maps.n_cells()) * N_WAYS;
     Reading* reading = carve.take<Reading>(1);
-    Pyramid pyramid(maps, scratch + team.index * 2 * size);
+    static_assert(sizeof(Past) <= PAST_BYTES, "the launch reserves this much");
+    Past& job = *reinterpret_cast<Past*>(carve.take<unsigned char>(PAST_BYTES));
     double* sums = parts + team.index * (of_samples + of_cells);
-    Past job = {m,    {},   nullptr,        pixel_shares, {maps, pyramid, reading->weights, true}, made + team.index * size,
-                held + team.index * size, sums, sums + of_samples, reading};
     for (u32 r = next_replicate(team, board); r < u32(n_replicates); r = next_replicate(team, board)) {
         i64 first = i64(r) * n_frames;
         if (!usable[r]) {
             expect_nothing(team, n_frames * m, expected + first * m, n_frames * N_WAYS, means + first * N_WAYS);
             continue;
         }
-        job.units = make_units(units[2 * r], units[2 * r + 1], height, width);
-        job.foreground = foreground + r * K;
+        if (threadIdx.x == 0)
+            job = {m,
+                   make_units(units[2 * r], units[2 * r + 1], height, width),
+                   foreground + r * K,
+                   pixel_shares,
+                   {maps, Pyramid(maps, scratch + team.index * 2 * size), reading->weights, true},
+                   made + team.index * size,
+                   held + team.index * size,
+                   sums,
+                   sums + of_samples,
+                   reading};
         read_common(common + i64(r) * N_COMMON, reading);
         for (i64 i = team.first(); i < size; i += team.stride()) job.held[i] = 0.0f;
         if (threadIdx.x < K) reading->count[threadIdx.x] = 0.0;

@@ -181,7 +181,7 @@ __device__ __noinline__ void begin(Shared* shared, const Start& start, const dou
         now->means[k] = alive ? (start.means[k] - centre) / scale : 0.0;
         now->sigmas[k] = alive ? start.sigmas[k] / scale : 1.0;
     }
-    if (threadIdx.x < Q_OR_ONE) now->coef[threadIdx.x] = threadIdx.x < Q ? start.coef[threadIdx.x] / scale : 0.0;
+    for (int j = threadIdx.x; j < Q_OR_ONE; j += blockDim.x) now->coef[j] = j < Q ? start.coef[j] / scale : 0.0;
     if (threadIdx.x == 0) {
         now->pivot = 0.0;
         shared->state.n_iter = 0;
