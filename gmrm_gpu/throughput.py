@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def measure_throughput(
 
     Parameters
     ----------
-    movie : Movie, array (T, height, width) or a path; a run of frames from its middle is looked at.
+    movie : Movie, array (T, height, width) or a path; at most `MOST_FRAMES` of its frames are looked at.
     config : the study; by default 100, 200 and 1,000 replicates at 10, 5 and 1 %, by both methods. Its device is
         ``"cpu"`` for the CPU alone, ``"auto"`` for a GPU too where there is one, ``"gpu"`` where there must be one.
     n_frames : of the study whose time is extrapolated; None: those of the movie.
@@ -85,10 +86,10 @@ def measure_throughput(
     started = time.perf_counter()
     config = config or StudyConfig()
     movie = open_movie(movie)
-    clip, read_s = _middle(movie, MOST_FRAMES)
+    clips, read_s = _clips(movie)
     notes: list[str] = []
     if contestants is None:
-        contestants, notes = find_contestants(clip, config.analysis)
+        contestants, notes = find_contestants(clips["paper"], config.analysis)
     study = study_parts(config)
     report = _Report(len(contestants) * len(study), progress)
     speeds: list[Speed] = []
@@ -97,14 +98,14 @@ def measure_throughput(
         for method in config.methods:
             parts = [part for part in study if part.method == method]
             each = seconds / max(len(contestants) * len(study), 1)
-            timing = _Timing(one, clip, config.analysis.with_method(method), each, deadline)
+            timing = _Timing(one, clips[method], config.analysis.with_method(method), each, deadline)
             speeds += timing.measure(parts, report, notes)
     return Throughput(
         movie=movie.name,
         shape=movie.shape,
         n_frames=n_frames or len(movie),
         dtype=str(movie.dtype),
-        n_measured=len(clip),
+        n_measured=len(clips["paper"]),
         engines=tuple(one.spec for one in contestants),
         speeds=tuple(speeds),
         study=study,
@@ -169,23 +170,33 @@ def processor_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _middle(movie: Movie, n_frames: int) -> tuple[Movie, float]:
-    """A run of frames from the middle of a movie, in memory, and the seconds that reading one took."""
-    n = min(n_frames, len(movie))
+def _clips(movie: Movie) -> tuple[dict[str, Movie], float]:
+    """The frames to look at, in memory, for each method; and the seconds that reading one took.
+
+    Frames that are fitted together are a run from the middle; others come from everywhere, for some fits take longer.
+    """
+    n = min(MOST_FRAMES, len(movie))
     first = (len(movie) - n) // 2
-    view = open_movie(movie, frames=f"{first}:{first + n}")
     started = time.perf_counter()
-    frames = np.stack([view.frame(t) for t in range(n)])
-    read_s = (time.perf_counter() - started) / n
-    clip = ArrayMovie(
-        frames,
+    clips = {"movie": _in_memory(movie, np.arange(first, first + n)), "paper": _in_memory(movie, _spread(n, movie))}
+    return clips, (time.perf_counter() - started) / (2 * n)
+
+
+def _spread(n: int, movie: Movie) -> np.ndarray:
+    """Positions of n frames from the whole movie."""
+    return ((np.arange(n) + 0.5) / n * len(movie)).astype(int)
+
+
+def _in_memory(movie: Movie, index: np.ndarray) -> Movie:
+    view = open_movie(movie, frames=index)
+    return ArrayMovie(
+        np.stack([view.frame(t) for t in range(len(view))]),
         name=view.name,
         pixel_size_um=view.pixel_size_um,
         frame_time_s=view.frame_time_s,
         frame_numbers=view.frame_numbers,
         valid=view.valid,
     )
-    return clip, read_s
 
 
 class _Report:
@@ -263,14 +274,17 @@ class _Timing:
         """Few enough that so many replicates as keep every core busy fit into the time."""
         runner = self._runner(self.least)
         workers = workers_within(runner, self._study(part), self._budget(runner))
-        block = 1 if runner.config.method == "movie" else max(1, BLOCK_SAMPLES // n_pixels)
+        # A quarter of a full batch a core already shows what each fit of it costs.
+        block = 1 if runner.config.method == "movie" else max(1, BLOCK_SAMPLES // n_pixels // 4)
         busy = 1 if runner.at_once else min(part.n_replicates, workers * block)
         wanted = 0.5 * self.seconds / (self.a_pixel * n_pixels * -(-busy // workers))
         return int(np.clip(wanted, self.least, len(self.clip)))
 
     def _runner(self, n_frames: int) -> Runner:
         if n_frames not in self.runners:
-            frames = open_movie(self.clip, frames=f"0:{n_frames}")
+            whole = self.analysis.method == "movie"
+            index = np.arange(n_frames) if whole else _spread(n_frames, self.clip)
+            frames = open_movie(self.clip, frames=index)
             self.runners[n_frames] = self.contestant.make(frames, self.analysis)
         return self.runners[n_frames]
 
@@ -282,10 +296,13 @@ class _Timing:
         return memory_budget(runner.config, runner.backend) * 3 // 4
 
     def _time(self, runner: Runner, part: StudyPart, n: int) -> float:
-        """Seconds for n replicates, in the blocks and on the threads that a study has."""
+        """Seconds for n replicates, on the threads that a study has and in blocks no larger than its own."""
         study, budget = self._study(replace(part, n_replicates=n)), self._budget(runner)
         workers = workers_within(runner, study, budget)
         blocks = plan_blocks(runner, study, budget, workers)
+        if len(blocks) < min(workers, n):
+            edges = np.linspace(0, n, min(workers, n) + 1).round().astype(int)
+            blocks = [Block(part.rate, int(a), int(b)) for a, b in pairwise(edges)]
 
         def work(block: Block) -> None:
             runner.run(block.rate, block.replicates)

@@ -155,6 +155,23 @@ def test_measurements_grow_until_they_fill_their_time(monkeypatch):
     assert len(asked) < 12
 
 
+def test_every_thread_has_a_block_and_frames_come_from_the_whole_movie(monkeypatch):
+    ran = []
+
+    def run(self, rate, replicates, **more):
+        ran.append((rate, replicates.tolist(), self.movie.frame_numbers.tolist()))
+
+    monkeypatch.setattr(Runner, "run", run)
+    two = replace(ANALYSIS, compute=ComputeConfig(n_workers=2))
+    study = StudyConfig(two, rates=(0.2,), n_replicates=(4,), methods=("paper",))
+    frames = np.stack([movie().frame(0)] * 60)
+    measure_throughput(frames, study, seconds=30, contestants=[throughput.contestant(CPU, "cpu", "generic")])
+    sampled = [(replicates, numbers) for rate, replicates, numbers in ran if rate < 1]
+    assert sorted(replicates for replicates, _ in sampled[-2:]) == [[0, 1], [2, 3, 4]], "one more for the pictures"
+    assert sampled[0][1] == [11, 31, 51]
+    assert sampled[-1][1] == [1 + 5 * i // 2 for i in range(24)]
+
+
 def test_without_a_gpu_one_line_says_so():
     found, notes = find_contestants(movie(), replace(ANALYSIS, compute=ComputeConfig(device="cpu")))
     assert [c.spec.key for c in found] == ["cpu"]
