@@ -186,7 +186,8 @@ def free_memory(backend: Backend) -> int:
     if backend.name == "cupy":
         import cupy
 
-        return int(cupy.cuda.runtime.memGetInfo()[0])
+        # What CuPy's pool keeps for the next arrays is as good as free.
+        return int(cupy.cuda.runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:

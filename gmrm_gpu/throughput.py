@@ -262,6 +262,8 @@ class _Timing:
         """More frames, then more replicates, until a measurement takes half of the time or is the whole study's."""
         n_frames = self._frames(part, n_pixels)
         runner, n = self._runner(n_frames), 1
+        if self.contestant.spec.key != "cpu":
+            self._time(runner, part, 1)  # a new runner loads its kernels, and the movie, once
         while True:
             took = self._time(runner, part, n)
             self.a_pixel = took / (n * n_frames * n_pixels)

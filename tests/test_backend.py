@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
 import array_api_strict
 import numpy as np
 import pytest
@@ -73,3 +77,11 @@ def test_without_a_gpu_auto_says_why_and_gpu_raises():
 def test_machine():
     assert n_cores() >= 1
     assert free_memory(NUMPY32) > 2**20
+
+
+def test_memory_that_the_pool_keeps_counts_as_free(monkeypatch):
+    pool = SimpleNamespace(free_bytes=lambda: 234)
+    runtime = SimpleNamespace(memGetInfo=lambda: (1000, 5000))
+    cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime), get_default_memory_pool=lambda: pool)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert free_memory(replace(NUMPY32, name="cupy")) == 1234
