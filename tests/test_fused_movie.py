@@ -227,8 +227,8 @@ def test_dropped_components_and_replicates_without_parameters():
     assert np.isnan(found["posterior"][1]).all()
 
 
-@pytest.mark.parametrize(("n_frames", "shape", "m"), [(1, SHAPE, 300), (2, (40, 50), 1100)])
-def test_few_frames(n_frames, shape, m):
+@pytest.mark.parametrize(("n_frames", "shape", "m"), [(1, SHAPE, 300), (2, (40, 50), 1100), (35, SHAPE, 60)])
+def test_few_and_many_frames(n_frames, shape, m):
     values, places = scene(LINEAR, n_frames=n_frames, m=m, shape=shape)
     model = model_of(values, places, LINEAR, shape=shape)
     check(fused(pack(values, places, shape=shape), LINEAR, start_of(model, HostDevice()), shape=shape), generic(model))

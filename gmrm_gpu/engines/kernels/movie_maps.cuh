@@ -7,6 +7,7 @@ constexpr int COARSEST_SHIFT = 4;  // cells of the widest level are 16 pixels wi
 constexpr int REACH = 6;           // cells to either side that a Gaussian is not cut off at
 constexpr int STRIP = 8;           // rows that a thread smooths at a time
 constexpr float DEPOSIT_STEPS = 65536.0f;
+constexpr int SEGMENT = 16;  // frames whose deposits a thread holds while it goes through time
 
 // GAUSSIAN: its values 0..6 cells away, 1 in the middle.
 __device__ __forceinline__ float gaussian(int step) {
@@ -158,19 +159,43 @@ __device__ __forceinline__ void prior_at(const Maps& maps, const Pyramid& at, co
     }
 }
 
+// deposits of SEGMENT frames from `first`, 0 after the last.
+__device__ __forceinline__ void load_segment(const u32* made, int first, int n_frames, i64 size, float (&in)[SEGMENT]) {
+#pragma unroll
+    for (int j = 0; j < SEGMENT; ++j)
+        in[j] = first + j < n_frames ? float(made[(first + j) * size]) * (1.0f / DEPOSIT_STEPS) : 0.0f;
+}
+
+// What comes from the later frames of a segment, before each of them and, returned, before the first.
+__device__ __forceinline__ float go_back(float later, int n, const float (&in)[SEGMENT], float (&after)[SEGMENT]) {
+#pragma unroll
+    for (int j = SEGMENT - 1; j >= 0; --j) {
+        after[j] = later;
+        if (j < n) later = float(DECAY) * (later + in[j]);
+    }
+    return later;
+}
+
 // What the other frames leave to each, fading with their distance in time. made: (T, size) deposits in whole steps,
-// held: (T, size). Threads share the places, so each goes through time by itself.
+// held: (T, size). Threads share the places, so each goes through time by itself: back, keeping only what enters each
+// segment of frames from the future, and forward, segment by segment. Deposits are read twice, held is written once.
 template <class Group>
 __device__ __forceinline__ void through_time(const Group& group, const u32* made, float* held, int n_frames, i64 size) {
     for (i64 i = group.first(); i < size; i += group.stride()) {
-        float past = 0.0f, future = 0.0f;
-        for (int t = 0; t < n_frames; ++t) {
-            held[t * size + i] = past;
-            past = float(DECAY) * (past + float(made[t * size + i]) * (1.0f / DEPOSIT_STEPS));
+        float past = 0.0f, future = 0.0f, in[SEGMENT], after[SEGMENT];
+        for (int first = (n_frames - 1) / SEGMENT * SEGMENT; first >= 0; first -= SEGMENT) {
+            load_segment(made + i, first, n_frames, size, in);
+            held[first * size + i] = future;
+            future = go_back(future, n_frames - first, in, after);
         }
-        for (int t = n_frames - 1; t >= 0; --t) {
-            held[t * size + i] += future;
-            future = float(DECAY) * (future + float(made[t * size + i]) * (1.0f / DEPOSIT_STEPS));
+        for (int first = 0; first < n_frames; first += SEGMENT) {
+            load_segment(made + i, first, n_frames, size, in);
+            go_back(held[first * size + i], n_frames - first, in, after);
+#pragma unroll
+            for (int j = 0; j < SEGMENT; ++j) {
+                if (first + j < n_frames) held[(first + j) * size + i] = past + after[j];
+                past = float(DECAY) * (past + in[j]);
+            }
         }
     }
 }
