@@ -85,10 +85,12 @@ __device__ __forceinline__ float e_step(float residual, const Densities& at, flo
     return top + __log2f(total);  // total is in [1, K]: within 2^-22, which differences of passes do not see
 }
 
+// The trend is small beside z: summed by itself it rounds less, and rounding here is most of the objective's noise.
 __device__ __forceinline__ float residual_of(float z, const float (&basis)[P], const Densities& at) {
+    float trend = 0.0f;
 #pragma unroll
-    for (int j = 0; j < Q; ++j) z -= at.coef[j] * basis[1 + j];
-    return z;
+    for (int j = 0; j < Q; ++j) trend += at.coef[j] * basis[1 + j];
+    return z - trend;
 }
 
 // Sums v[0..N) over the lanes of a warp, N a multiple of 32: lane l ends with v[l N/32 .. (l + 1) N/32) in its first
