@@ -201,7 +201,8 @@ class Driver:
             theta=xp.where(fell[:, None], state["fallback"], after),
             fallback=xp.where(second[:, None], follow, state["fallback"]),
             first=xp.where(begins[:, None], theta, state["first"]),
-            first_value=xp.where(begins, value, state["first_value"]),
+            # The highest, not the latest: rounding could make the latest rise and fall for ever.
+            first_value=xp.where(begins, xp.maximum(value, state["first_value"]), state["first_value"]),
             second=xp.where(second[:, None], theta, state["second"]),
             last=xp.where(fell[:, None], state["second"], theta),
             last_value=xp.where(fell, state["second_value"], value),

@@ -134,7 +134,8 @@ __device__ __forceinline__ void advance_cycle(FitState* state, double value, dou
         state->limit = limit;
         state->length = length;
         state->last_value = fell ? second_value : value;
-        if (begins) state->first_value = value;
+        // The highest, not the latest: rounding could make the latest rise and fall for ever.
+        if (begins && value > state->first_value) state->first_value = value;
         if (is_second) state->second_value = value;
         state->phase = fell ? 0 : is_second ? 2 : 1;
     }
