@@ -16,7 +16,7 @@ from .launch import Device, Launch
 from .model import model_constants, n_sums, warp_sums
 
 CHUNK = 16384
-"""Samples a team's block adds up at a time, as in team.cuh."""
+"""Samples a team's block adds up at a time."""
 TEAM_SAMPLES = 65536
 """Fits of more samples are shared by a team of blocks."""
 _START_BLOCKS = 4
@@ -83,6 +83,7 @@ def fit_source(m: int, mixture: MixtureConfig, *, wide: bool) -> KernelSource:
     constants = (
         *model_constants(mixture, wide=wide),
         ("TEAM", int(m > TEAM_SAMPLES)),
+        ("CHUNK", CHUNK),
         ("THREADS", _threads(m)),
         ("MIN_BLOCKS", _resident_threads(mixture) // _threads(m)),
         ("N_STARTS", len(mixture.starts)),

@@ -38,6 +38,8 @@ struct Settings {
     bool joint;
 };
 
+// Chunks of CHUNK samples. A sum is that of the chunks in their order, so it depends neither on how many blocks share a
+// fit nor on the number of multiprocessors.
 __device__ __forceinline__ int n_chunks(i64 m) { return int((m + CHUNK - 1) / CHUNK); }
 
 // Joins n extents (n, 4) in their order.

@@ -1,10 +1,6 @@
-// Blocks that work on one fit together: they add up chunks of its samples and meet after every pass.
+// Blocks that work on one fit together: they add up parts of its samples and meet after every pass.
 #pragma once
 #include "common.cuh"
-
-// Samples of a chunk. A sum is that of the chunks in their order, so it depends neither on how many blocks share a fit
-// nor on the number of multiprocessors.
-constexpr int CHUNK = 16384;
 
 struct Team {
     int size, rank;
@@ -13,8 +9,9 @@ struct Team {
     double* partials;  // (2, n_chunks, n_sums): two sets, so that the next pass may begin while others still add
     int turn;
 
-    // Waits until every block of the team has come here; what they wrote before is then visible. All blocks run at the
-    // same time (a cooperative launch).
+    // Waits until every block of the team has come here; what they wrote before is then visible to all threads of this
+    // one, by plain loads: barrier, fence, atomic, fence, barrier is a chain in PTX's causality order, the same as in
+    // cooperative groups' grid.sync(). All blocks run at the same time (a cooperative launch).
     __device__ __forceinline__ void meet() {
         __syncthreads();
         if (threadIdx.x == 0) {
