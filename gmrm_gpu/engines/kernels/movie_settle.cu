@@ -118,8 +118,8 @@ __device__ __forceinline__ void pass(const Team& team, Shared* shared, float* ta
         if (warp_id() == 0) make_densities(job.movie.theta + t * N_PARAMETERS, &shared->at);
         __syncthreads();
         if (mapped) make_priors(Alone(), job.maps, pyramid, job.held + t * size, shared->weights);
-        frame_pass(job.words + t * job.n, job.n, job.units, shared->at, {job.maps, pyramid, shared->weights, mapped}, made,
-                   job.movie.sums_of(t), tables);
+        Weights weights = {job.maps, pyramid, shared->weights, mapped};
+        frame_pass(job.words + t * job.n, job.n, job.units, shared->at, weights, made, job.movie.sums_of(t), tables);
     }
 }
 
@@ -153,6 +153,15 @@ __device__ __noinline__ void measure(const Word* words, i64 n, StepState* state,
         if (moment == 0) centre = total;
         __syncthreads();
     }
+}
+
+// The even subset (T, n) of words (T, m) that the fit sees, in `taken` if it is not all of them.
+__device__ __forceinline__ const Word* take_even(const Team& team, const Word* words, int n_frames, i64 m, i64 n,
+                                                 i64 stride, Word* taken) {
+    if (n == m) return words;
+    for (i64 i = team.first(); i < n_frames * n; i += team.stride())
+        taken[i] = words[i / n * m + i % m * stride % m];
+    return taken;
 }
 
 // n_seen (T): samples of each frame among words (T, n).
@@ -232,6 +241,19 @@ __device__ __noinline__ void leave_unfitted(Shared* shared) {
     __syncthreads();
 }
 
+// The results that are not written as they are made.
+__device__ __forceinline__ void store(const Shared* shared, double* common, double* log_likelihood, double* moved,
+                                      int* n_iter) {
+    const double* now = reinterpret_cast<const double*>(&shared->state.now);
+    for (int i = threadIdx.x; i < N_COMMON; i += blockDim.x) common[i] = now[i];
+    for (int t = threadIdx.x; t < shared->job.movie.n_frames; t += blockDim.x)
+        log_likelihood[t] = shared->job.movie.sums_of(t)[LOG_LIKELIHOOD];
+    if (threadIdx.x == 0) {
+        *moved = shared->state.moved;
+        *n_iter = shared->state.n_iter;
+    }
+}
+
 // words: (R, T, m) samples; of n < m a frame the fit sees an even subset, another in each frame: place
 // (t n + i) % m * stride % m is its i-th (`mixture.rows.FrameRows.even`). subset: (teams, T, n), if n < m.
 // pooled: (R, n_pooled) samples that start_* was fitted to: (R, K) weights, means, sigmas and (R, Q) coef, grey levels;
@@ -246,7 +268,8 @@ movie_settle(const Word* __restrict__ words, const Word* __restrict__ pooled, i6
              const u32* broken, const double* start_weights, const double* start_means, const double* start_sigmas,
              const double* start_coef, double sigma_floor, double trend_prior, double strength, int team_size,
              double* units, double* common, double* weights, double* drift, double* log_likelihood, double* moved,
-             int* n_iter, int* n_seen, u32* made, Word* subset, float* held, double* numbers, float* scratch, u32* board) {
+             int* n_iter, int* n_seen, u32* made, Word* subset, float* held, double* numbers, float* scratch,
+             u32* board) {
     SHARED_MEMORY(memory);
     Carver carve(memory);
     Shared* shared = reinterpret_cast<Shared*>(carve.take<unsigned char>(MOVIE_STATE_BYTES));
@@ -257,35 +280,19 @@ movie_settle(const Word* __restrict__ words, const Word* __restrict__ pooled, i6
     numbers += i64(team.index) * n_frames * (N_PARAMETERS + N_SUMS + WALK);
     for (u32 r = next_replicate(team, board); r < u32(n_replicates); r = next_replicate(team, board)) {
         bool usable = start_status[r] < UNUSABLE && !broken[r];
-        const Word* mine = words + i64(r) * n_frames * m;
+        i64 frame = i64(r) * n_frames;
         double* unit = units + 2 * r;
         if (team.rank == 0) measure(pooled + r * n_pooled, n_pooled, &shared->state, unit);
-        if (n < m) {
-            Word* taken = subset + i64(team.index) * n_frames * n;
-            for (i64 i = team.first(); i < n_frames * n; i += team.stride())
-                taken[i] = mine[i / n * m + i % m * stride % m];
-            mine = taken;
-        }
+        const Word* mine = take_even(team, words + frame * m, n_frames, m, n, stride,
+                                     subset + i64(team.index) * n_frames * n);
         team.sync();
-        count_samples(team, mine, n_frames, n, n_seen + i64(r) * n_frames);
+        count_samples(team, mine, n_frames, n, n_seen + frame);
         if (threadIdx.x == 0) {
             double pull = trend_prior > 0.0 ? unit[1] / trend_prior : 0.0;
-            Movie movie = {n_frames,
-                           weights + i64(r) * n_frames * K,
-                           drift + i64(r) * n_frames * DRIFT,
-                           numbers,
-                           numbers + i64(n_frames) * N_PARAMETERS,
-                           numbers + i64(n_frames) * (N_PARAMETERS + N_SUMS)};
-            shared->job = {mine,
-                           n,
-                           make_maps(height, width, n_levels, float(PUREST)),
-                           make_units(unit[0], unit[1], height, width),
-                           sigma_floor / unit[1],
-                           pull * pull,
-                           strength,
-                           movie,
-                           made + i64(r) * n_frames * size,
-                           held + team.index * n_frames * size,
+            Maps maps = make_maps(height, width, n_levels, float(PUREST));
+            Movie movie = movie_at(n_frames, weights + frame * K, drift + frame * DRIFT, numbers);
+            shared->job = {mine, n, maps, make_units(unit[0], unit[1], height, width), sigma_floor / unit[1],
+                           pull * pull, strength, movie, made + frame * size, held + team.index * n_frames * size,
                            scratch + blockIdx.x * 2 * size};
         }
         __syncthreads();
@@ -296,13 +303,6 @@ movie_settle(const Word* __restrict__ words, const Word* __restrict__ pooled, i6
         }
         if (team.rank) continue;
         if (!usable) leave_unfitted(shared);
-        const double* now = reinterpret_cast<const double*>(&shared->state.now);
-        for (int i = threadIdx.x; i < N_COMMON; i += blockDim.x) common[i64(r) * N_COMMON + i] = now[i];
-        for (int t = threadIdx.x; t < n_frames; t += blockDim.x)
-            log_likelihood[i64(r) * n_frames + t] = shared->job.movie.sums_of(t)[LOG_LIKELIHOOD];
-        if (threadIdx.x == 0) {
-            moved[r] = shared->state.moved;
-            n_iter[r] = shared->state.n_iter;
-        }
+        store(shared, common + i64(r) * N_COMMON, log_likelihood + frame, moved + r, n_iter + r);
     }
 }

@@ -29,6 +29,12 @@ struct Movie {
     __device__ __forceinline__ double* drift_of(int t) const { return drift + t * DRIFT; }
 };
 
+// numbers: (T, N_PARAMETERS + N_SUMS + WALK).
+__device__ __forceinline__ Movie movie_at(int n_frames, double* weights, double* drift, double* numbers) {
+    double *sums = numbers + i64(n_frames) * N_PARAMETERS, *walk = sums + i64(n_frames) * N_SUMS;
+    return {n_frames, weights, drift, numbers, sums, walk};
+}
+
 // out[i] = sum over frames of term(i, t), for i < n; one warp each, always in the same order.
 template <class Term>
 __device__ __forceinline__ void sum_frames(int n, int n_frames, double* out, Term term) {
@@ -210,7 +216,8 @@ __device__ __forceinline__ void sigma_step(const Movie& movie, double floor, Ste
     });
     if (threadIdx.x < K) {
         int k = threadIdx.x;
-        double variance = state->totals[k] / (state->count[k] > MIN_COUNT_OF_MOVIE ? state->count[k] : MIN_COUNT_OF_MOVIE);
+        double count = state->count[k], least = MIN_COUNT_OF_MOVIE;
+        double variance = state->totals[k] / (count > least ? count : least);
         variance = variance <= floor * floor ? floor * floor : variance;  // NaN stays NaN
         if (state->now.alive[k] > 0.0) state->now.sigmas[k] = sqrt(variance);
     }
