@@ -247,23 +247,37 @@ class _Timing:
     def _measure(self, part: StudyPart) -> Speed | None:
         runner = self._runner(self.least)
         n_pixels = runner.sampler(part.rate).capacity
-        expected = self.least * n_pixels * self.a_pixel  # as far as lower rates tell
-        if expected > PATIENCE * self.seconds or time.perf_counter() > self.deadline:
+        one = self.least * n_pixels * self.a_pixel  # seconds of one replicate, as far as lower rates tell
+        if one > PATIENCE * self.seconds or time.perf_counter() > self.deadline:
             return None
-        first = again = self._time(runner, part, 1)
-        if self.contestant.spec.key != "cpu" or first < 0.5 * self.seconds:
-            again = self._time(runner, part, 1)  # now without what had to be compiled and loaded
-        self.a_pixel = again / (self.least * n_pixels)
+        n = min(self._busy(runner, part), max(1, int(0.5 * self.seconds / max(one, 1e-9))))
+        first = again = self._time(runner, part, n)
+        if self.compiles or first < 0.5 * self.seconds:
+            again = self._time(runner, part, n)  # now without what had to be compiled and loaded
+        self.a_pixel = again / (n * self.least * n_pixels)
         if again > 0.5 * self.seconds:
-            return self._speed(part, 1, self.least, n_pixels, again, first)
-        return self._grow(part, n_pixels, first)
+            return self._speed(part, n, self.least, n_pixels, again, first)
+        return self._grow(part, n, n_pixels, first)
 
-    def _grow(self, part: StudyPart, n_pixels: int, first: float) -> Speed:
+    @property
+    def compiles(self) -> bool:
+        """Whether a first call compiles or loads more than Python modules."""
+        return self.contestant.spec.key != "cpu"
+
+    def _busy(self, runner: Runner, part: StudyPart) -> int:
+        """Replicates that keep every core busy; a quarter of a full batch a core shows what each fit of it costs."""
+        workers = workers_within(runner, self._study(part), self._budget(runner))
+        n_pixels = runner.sampler(part.rate).capacity
+        block = 1 if runner.config.method == "movie" else max(1, BLOCK_SAMPLES // n_pixels // 4)
+        return 1 if runner.at_once else min(part.n_replicates, workers * block)
+
+    def _grow(self, part: StudyPart, n: int, n_pixels: int, first: float) -> Speed:
         """More frames, then more replicates, until a measurement takes half of the time or is the whole study's."""
-        n_frames = self._frames(part, n_pixels)
-        runner, n = self._runner(n_frames), 1
-        if self.contestant.spec.key != "cpu":
-            self._time(runner, part, 1)  # a new runner loads its kernels, and the movie, once
+        wanted = 0.5 * self.seconds / (self.a_pixel * n_pixels * n)
+        n_frames = int(np.clip(wanted, self.least, len(self.clip)))
+        runner = self._runner(n_frames)
+        if self.compiles:
+            self._time(runner, part, n)  # a new runner loads its kernels, and the movie, once
         while True:
             took = self._time(runner, part, n)
             self.a_pixel = took / (n * n_frames * n_pixels)
@@ -271,16 +285,6 @@ class _Timing:
             if n == part.n_replicates or took > 0.5 * self.seconds or factor < 1.5:
                 return self._speed(part, n, n_frames, n_pixels, took, first)
             n = min(part.n_replicates, round(n * factor))
-
-    def _frames(self, part: StudyPart, n_pixels: int) -> int:
-        """Few enough that so many replicates as keep every core busy fit into the time."""
-        runner = self._runner(self.least)
-        workers = workers_within(runner, self._study(part), self._budget(runner))
-        # A quarter of a full batch a core already shows what each fit of it costs.
-        block = 1 if runner.config.method == "movie" else max(1, BLOCK_SAMPLES // n_pixels // 4)
-        busy = 1 if runner.at_once else min(part.n_replicates, workers * block)
-        wanted = 0.5 * self.seconds / (self.a_pixel * n_pixels * -(-busy // workers))
-        return int(np.clip(wanted, self.least, len(self.clip)))
 
     def _runner(self, n_frames: int) -> Runner:
         if n_frames not in self.runners:
