@@ -164,7 +164,7 @@ def check(found, wanted, valid=None, grey=GREY, probability=PROBABILITY):
     assert clear.mean() > 0.99
 
 
-@pytest.mark.parametrize("config", [PLAIN, LINEAR], ids=["plain", "linear"])
+@pytest.mark.parametrize("config", [PLAIN, replace(PLAIN, drift=2.0), LINEAR], ids=["plain", "drift", "linear"])
 def test_a_settled_movie_is_the_generic_one(config):
     values, places = scene(config)
     model = model_of(values, places, config)
@@ -344,6 +344,11 @@ def test_plans_keep_within_their_room():
         assert (few.n_teams, few.team_size) == (10, 26)
         assert few.launch.cooperative
     assert plan_settle(replace(sizes, n_replicates=1, n_frames=30), Room(264)).team_size == 30
+
+
+def test_maps_that_no_index_reaches_are_left_to_arrays():
+    assert movie_plan.movie_obstacle((4096, 4096), LARGEST) is None
+    assert "20000 x 20000" in movie_plan.movie_obstacle((20000, 20000), USUAL)
 
 
 @pytest.mark.parametrize("sanitize", ["asan", "tsan"])

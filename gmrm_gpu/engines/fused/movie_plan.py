@@ -36,6 +36,14 @@ def block_of(mixture: MixtureConfig) -> tuple[int, int]:
     return (128, 3) if large else (256, 2)
 
 
+def movie_obstacle(shape: tuple[int, int], mixture: MixtureConfig) -> str | None:
+    """Why movies of frames of that shape cannot be fitted as a whole by the kernels; None: they can."""
+    rows, columns = CellMaps(shape, 5, HOST).grid  # of cells of one pixel, the finest of all
+    if 2 * mixture.n_components * rows * columns >= 2**31:
+        return f"frames of {shape[0]} x {shape[1]} pixels, whose maps are too large"
+    return None
+
+
 def movie_constants(mixture: MixtureConfig, *, wide: bool) -> Constants:
     """Definitions of the movie's kernels: the model, and the numbers that the array-API implementation uses."""
     threads, blocks = block_of(mixture)
@@ -262,7 +270,7 @@ def plan_past(sizes: MovieSizes, room: Room) -> TeamPlan:
 
 def _teams(block: Launch, sizes: MovieSizes, room: Room, team: int, each: int, most: int) -> TeamPlan:
     """As many teams as there are replicates and room; then blocks to fill the device, at most `most` a team."""
-    resident, scratch = room.resident_blocks, room.scratch_bytes
+    resident, scratch = max(1, room.resident_blocks), room.scratch_bytes
     n_teams, team_size = min(sizes.n_replicates, resident), most
     if scratch is not None:
         n_teams = max(1, min(n_teams, scratch // (team + each)))

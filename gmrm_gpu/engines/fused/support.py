@@ -7,6 +7,7 @@ import numpy as np
 from ...config import AnalysisConfig
 from .draw import draw_obstacle
 from .model import MOST_TERMS
+from .movie_plan import movie_obstacle
 
 
 def fused_obstacle(device: str, config: AnalysisConfig, shape: tuple[int, int], dtype: np.dtype) -> str | None:
@@ -24,4 +25,5 @@ def fused_obstacle(device: str, config: AnalysisConfig, shape: tuple[int, int], 
         return f"{config.mixture.n_terms} trend terms; the kernels take {MOST_TERMS}"
     if config.method == "paper" and config.quantity.geometry != "slab":
         return f"the geometry {config.quantity.geometry}, whose volume weighs each pixel"
-    return draw_obstacle(shape, dtype)
+    too_large = movie_obstacle(shape, config.mixture) if config.method == "movie" else None
+    return draw_obstacle(shape, dtype) or too_large
