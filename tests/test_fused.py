@@ -108,7 +108,7 @@ def assert_same(found, wanted, *, exactly=False, estimator="count"):
         else:
             # Where phases overlap, two fits that stop within the tolerance differ a little; labels must not.
             close = name == "posterior" or (estimator == "posterior" and "share" in name)
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 if close else 1e-12, err_msg=name)
+            np.testing.assert_allclose(a, b, rtol=0, atol=5e-4 if close else 1e-12, err_msg=name)
 
 
 CASES = {
