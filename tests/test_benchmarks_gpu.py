@@ -246,13 +246,17 @@ def test_cuda_events_are_recorded_on_the_current_stream_and_waited_for(cupy):
     assert cupy.waits == 1
 
 
-def test_a_gpu_is_opened_with_what_the_floor_needs(cupy, monkeypatch):
+@pytest.mark.parametrize(("told", "highest"), [(None, 1.98e9), (2.1e9, 2.1e9), (1.5e9, 1.98e9)])
+def test_a_gpu_is_opened_with_what_the_floor_needs(cupy, monkeypatch, told, highest):
     device = SimpleNamespace(multiprocessors=132, arch="sm_90", describe=lambda: {"gpu": "NVIDIA H200", "cupy": "14"})
     monkeypatch.setattr(rig, "probe_gpu", lambda number: (True, "works"))
     monkeypatch.setattr(rig, "get_backend", lambda name: {"gpu:1": NUMPY}[name])
     monkeypatch.setattr("gmrm_gpu.engines.device.CudaDevice", lambda number: device)
+    asked = []
+    monkeypatch.setattr(rig, "ask_clock", lambda *which: asked.append(which) or (lambda: told))
     found = rig.open_gpu(1)
-    assert (found.multiprocessors, found.clock_hz, found.arch, found.bus) == (132, 1.98e9, "sm_90", "0000:61:00.0")
+    assert asked == [("0000:61:00.0", "clocks.max.sm")]
+    assert (found.multiprocessors, found.clock_hz, found.arch, found.bus) == (132, highest, "sm_90", "0000:61:00.0")
     assert found.publish
     assert found.what == {"device": "gpu", "gpu": "NVIDIA H200", "cupy": "14"}
     assert found.high_water() == 4096
@@ -263,9 +267,11 @@ def test_the_clock_under_load_is_asked_for_and_may_be_missing(monkeypatch, tmp_p
     monkeypatch.setenv("PATH", str(tmp_path))
     assert asked.clock_during(lambda: "done") == (None, "done")
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho ' 1755'\n")
+    tool.write_text("#!/bin/sh\necho $1 $5 >> asked\necho ' 1755'\n")
+    monkeypatch.chdir(tmp_path)
     tool.chmod(0o755)
     assert asked.clock_during(lambda: "done") == (1.755e9, "done")
+    assert (tmp_path / "asked").read_text() == "--query-gpu=clocks.sm\n"
     tool.write_text("#!/bin/sh\necho '[N/A]'\n")
     assert asked.clock_during(lambda: "done") == (None, "done")
 

@@ -182,19 +182,9 @@ class Rig:
 
     def clock_during(self, work: Callable[[], Any]) -> tuple[float | None, Any]:
         """Hz of the multiprocessors some 0.1 s after `work` begins, which has to take longer; None: not known."""
-        if self.bus is None:
-            return None, work()
-        command = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "-i", self.bus]
-        try:
-            asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        except OSError:
-            return None, work()
+        answer = ask_clock(self.bus, "clocks.sm")
         out = work()
-        try:
-            return 1e6 * float(asked.communicate(timeout=10)[0].strip()), out
-        except (ValueError, subprocess.TimeoutExpired):
-            asked.kill()
-            return None, out
+        return answer(), out
 
     def timed(self, work: Callable[[], Any]) -> tuple[float, Any]:
         """Seconds on the wall until the device is done, and what came out."""
@@ -203,6 +193,26 @@ class Rig:
         out = work()
         self.clock.wait()
         return time.perf_counter() - started, out
+
+
+def ask_clock(bus: str | None, which: str) -> Callable[[], float | None]:
+    """Begin to ask `nvidia-smi` for a clock; the answer is in Hz, None where there is none."""
+    command = ["nvidia-smi", f"--query-gpu={which}", "--format=csv,noheader,nounits", "-i", str(bus)]
+    try:
+        asked = None if bus is None else subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError:
+        asked = None
+
+    def answer() -> float | None:
+        if asked is None:
+            return None
+        try:
+            return 1e6 * float(asked.communicate(timeout=10)[0])
+        except (ValueError, subprocess.TimeoutExpired):
+            asked.kill()
+            return None
+
+    return answer
 
 
 def open_gpu(number: int = 0) -> Rig:
@@ -223,16 +233,17 @@ def open_gpu(number: int = 0) -> Rig:
     backend = get_backend(f"gpu:{number}")
     device = CudaDevice(number)
     runtime = cupy.cuda.runtime
-    # In kHz; the highest that the GPU may take, which it leaves under load. 0 where CUDA no longer tells.
-    clock_khz = runtime.deviceGetAttribute(runtime.cudaDevAttrClockRate, number)
+    bus = runtime.deviceGetPCIBusId(number)
+    # Of the two the higher, so that no floor is too high: CUDA tells kHz, of some GPUs not the highest, or 0.
+    clocks = (1e3 * runtime.deviceGetAttribute(runtime.cudaDevAttrClockRate, number), ask_clock(bus, "clocks.max.sm")())
     return Rig(
         what={"device": "gpu", **device.describe()},
         backend=backend,
         device=device,
         clock=CudaClock(number),
         multiprocessors=device.multiprocessors,
-        clock_hz=1e3 * clock_khz or None,
-        bus=runtime.deviceGetPCIBusId(number),
+        clock_hz=max(hz or 0.0 for hz in clocks) or None,
+        bus=bus,
         arch=device.arch,
         user_device=f"gpu:{number}",
         publish=True,

@@ -194,15 +194,14 @@ def _against_floor(rig: Rig, runner: Runner, rate: float, n: int, fits: Any, sec
         return row
     binary = rig.binary(source)
     counted = instructions_a_pixel(binary, "fit", mixture.n_components) if binary else float(DESIGN["exact"])
-    at = hz or rig.clock_hz
-    floor = to_ps * seconds_a_pixel(counted, rig.multiprocessors, at)
+    floor = to_ps * seconds_a_pixel(counted, rig.multiprocessors, rig.clock_hz)
     return row | {
         "instructions_a_pixel": counted,
         "instructions_from": "machine code" if binary else "the design's prototype",
-        "clock_hz": at,
-        "clock_from": "nvidia-smi during the run" if hz else "the highest of the GPU",
+        "clock_hz": rig.clock_hz,
+        "clock_hz_during_the_run": hz,
         "floor_ps_computed": floor,
-        "floor_ps_design_computed": to_ps * seconds_a_pixel(DESIGN["exact"], rig.multiprocessors, at),
+        "floor_ps_design_computed": to_ps * seconds_a_pixel(DESIGN["exact"], rig.multiprocessors, rig.clock_hz),
         "times_the_floor": row["ps_per_pixel_component_pass"] / floor,
     }
 

@@ -85,10 +85,12 @@ def _fit(rows: list[Row]) -> None:
     print(PASSES_NOTE)
     for row in rows:
         if "floor_ps_computed" in row:
+            hz = row["clock_hz_during_the_run"]
+            during = "not known" if hz is None else f"{hz / 1e6:.0f} MHz"
             print(
                 f"  {_percent(row['rate'])}: {row['instructions_a_pixel']:.0f} instructions a pixel and pass (from "
-                f"{row['instructions_from']}) at {row['clock_hz'] / 1e6:.0f} MHz ({row['clock_from']}); the design's "
-                f"prototype: {row['floor_ps_design_computed']:.4g} ps"
+                f"{row['instructions_from']}) at the highest clock, {row['clock_hz'] / 1e6:.0f} MHz (during the run: "
+                f"{during}); the design's prototype: {row['floor_ps_design_computed']:.4g} ps"
             )
 
 
