@@ -304,7 +304,7 @@ def test_an_analysis_is_the_generic_one(on_kernels, monkeypatch):
     monkeypatch.undo()
     wanted = analyze(growing(), settings(), rate=0.3)
     np.testing.assert_array_equal(found.labels, wanted.labels)
-    np.testing.assert_allclose(found.fits.means, wanted.fits.means, rtol=0, atol=0.01)
+    np.testing.assert_allclose(found.fits.means, wanted.fits.means, rtol=0, atol=0.03)
 
 
 def test_the_choice_of_engine():

@@ -132,11 +132,12 @@ def log_likelihood_at(fit, values, positions, shape, config):
     return found - samples.n * np.log(samples.scale)
 
 
+@pytest.mark.parametrize("k", [1, 4, 6])
 @pytest.mark.parametrize("start", ["quantile", "spread", "kmeans++"])
-def test_starts_are_the_generic_ones(start):
+def test_starts_are_the_generic_ones(start, k):
     # After one pass the parameters are those of the start.
-    values, positions = scene(6, 900, 4)
-    config = MixtureConfig(n_components=4, trend="quadratic+electrode", starts=(start,), max_iter=1)
+    values, positions = scene(6, 900, k)
+    config = MixtureConfig(n_components=k, trend="linear", starts=(start,), max_iter=1)
     found, wanted = fused(values, positions, config, frames=2), generic(values, positions, config, frames=2)
     assert (found.status == FitStatus.MAX_ITER).all()
     assert_close(found, wanted, atol=2e-5)
@@ -176,6 +177,16 @@ def test_the_best_of_several_starts_is_kept():
     # A component on 30 pixels is a flat ridge: where on it a fit stops is a matter of rounding.
     np.testing.assert_allclose(together.log_likelihood, generic(values, positions, config).log_likelihood, rtol=3e-7)
     assert (together.log_likelihood > np.min(alone, axis=0) - 0.01).all()
+
+
+def test_no_sigma_is_below_the_floor():
+    values, positions = scene(3, 400, 2)
+    values[:, :200] = 77  # a phase without noise
+    for floor in (None, 2.5):
+        config = MixtureConfig(n_components=3, trend="none", sigma_floor=floor, tol=1e-10)
+        found, wanted = fused(values, positions, config), generic(values, positions, config)
+        assert_close(found, wanted, atol=1e-3)
+        np.testing.assert_allclose(found.sigmas.min(axis=1), floor or FLOOR, rtol=1e-12)
 
 
 def test_a_prior_holds_the_trend():
@@ -307,6 +318,8 @@ def test_a_team_waits_for_its_blocks(sanitize, schedule, monkeypatch):
 
 def test_plan_of_teams():
     config = MixtureConfig()
+    alone = plan_fit(2, TEAM_SAMPLES, config, wide=False)
+    assert (alone.team_size, alone.launch.cooperative) == (1, False)
     small = plan_fit(300_000, 2621, config, wide=False)
     assert (small.launch.blocks, small.team_size, small.scratch_bytes) == (300_000, 1, 0)
     assert not small.launch.cooperative

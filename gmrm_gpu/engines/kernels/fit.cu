@@ -235,7 +235,7 @@ extern "C" __global__ __launch_bounds__(THREADS, MIN_BLOCKS) void fit(
     Settings settings{height, width, sigma_floor, trend_prior, tol, max_iter, n_start_iter, joint != 0};
     Fits out{weights, means, sigmas, coef, log_likelihood, n_iter, n_samples, status};
     Block block;
-    block.state = carve.take<FitState>(1);
+    block.state = reinterpret_cast<FitState*>(carve.take<u8>(FIT_STATE_BYTES));  // as much as the launch counts
     block.sums = carve.take<double>(N_SUMS);
     block.by_warp = carve.take<double>(THREADS / WARP * (WARP_SUMS + 1));
     SeedingWork seeding{carve.take<double>(THREADS + 1), carve.take<int>(THREADS)};
