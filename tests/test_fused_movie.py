@@ -353,10 +353,10 @@ def test_maps_that_no_index_reaches_are_left_to_arrays():
 
 @pytest.mark.parametrize("sanitize", ["asan", "tsan"])
 def test_nothing_is_out_of_bounds_or_raced(sanitize, monkeypatch):
-    monkeypatch.setattr(movie_plan, "FIT_SAMPLES", 80)
+    monkeypatch.setattr(movie_plan, "FIT_SAMPLES", 560)
     monkeypatch.setattr(movie_settle, "MAX_ITER", 2)
     config = MixtureConfig(n_components=2, trend="x")
-    values, places = scene(config, n_frames=2, m=50)
+    values, places = scene(config, n_frames=2, m=290)  # one more than a round of the warps
     valid = np.random.default_rng(8).random(values.shape) > 0.1
     start = start_of(model_of(values, places, config, valid), HostDevice())
     start.status[1] = FitStatus.TOO_FEW

@@ -264,7 +264,7 @@ def plan_labels(sizes: MovieSizes, room: Room) -> TeamPlan:
 def plan_past(sizes: MovieSizes, room: Room) -> TeamPlan:
     """The expectations of all replicates in one launch; cells and samples are shared by the blocks of a team."""
     size = sizes.map_size(sizes.past_levels)
-    most = max(1, -(-size // (8 * block_of(sizes.mixture)[0])))
+    most = max(1, -(-size // (4 * block_of(sizes.mixture)[0])))
     return _teams(past_launch(sizes), sizes, room, 16 * size + 8 * sizes.n_past_parts, 0, most)
 
 
