@@ -10,6 +10,8 @@ from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, MixtureConfig, Stu
 from gmrm_gpu.frames import ArrayMovie
 
 FULL_BUDGET_S = 480.0
+PATCH = 8
+"""Pixels along the side of a patch of one level."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,19 @@ TOY = Sizes(
 
 
 def growing_movie(side: int, n_frames: int, seed: int = 7) -> ArrayMovie:
-    """(T, side, side) uint8: four grey levels on a trend, noisy; the brightest grows from an edge into the others."""
+    """(T, side, side) uint8: four grey levels in patches of 8 x 8, the brightest growing, on a trend, noisy.
+
+    The patches lie at random, so that no trend can take one of the levels for illumination: fits converge as usual.
+    """
     rng = np.random.Generator(np.random.Philox(seed))
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j].astype(np.float32)
-    edge = -0.55 + 0.08 * np.sin(5 * y)
-    trend = 6 * x - 4 * y + 3 * x * x
+    n_patches = -(-side // PATCH)
+    patches = np.kron(rng.random((n_patches, n_patches)), np.ones((PATCH, PATCH)))[:side, :side]
+    trend, levels = 8 * x + 4 * x**2 - 5 * y + 3 * x * y - 2 * x**2 * y, np.array([45, 100, 135, 180], np.float32)
     frames = np.empty((n_frames, side, side), np.uint8)
     for t in range(n_frames):
-        front = edge + 0.1 + 0.5 * (t + 1) / n_frames * (1 + 0.3 * np.cos(7 * y))
-        level = np.where(x < edge, 45, np.where(x < front, 180, np.where(np.hypot(x - 0.6, y) < 0.3, 140, 100)))
-        level = level + trend + 9 * rng.standard_normal((side, side), dtype=np.float32)
-        frames[t] = np.clip(np.rint(level), 0, 255)
+        bright = 0.05 + 0.15 * (t + 1) / n_frames
+        level = levels[np.digitize(patches, np.array([0.2, 0.65, 0.9]) * (1 - bright) / 0.9)]
+        noise = rng.standard_normal((side, side), dtype=np.float32)
+        frames[t] = np.clip(np.rint(level + trend + 9 * noise), 0, 255)
     return ArrayMovie(frames, name=f"growing-{side}")

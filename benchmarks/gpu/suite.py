@@ -59,10 +59,10 @@ def run_suite(
     common = {**rig.what, **stamp, "trend": sizes.trend, "n_components": sizes.n_components, "side": sizes.side}
 
     def note(rows: list[Row]) -> None:
+        stamped = [common | row for row in rows]
+        found.extend(stamped)
+        keep(stamped)
         print_rows(rows)
-        rows = [common | row for row in rows]
-        found.extend(rows)
-        keep(rows)
 
     started = time.perf_counter()
     checked = check_against_generic(rig, sizes)
