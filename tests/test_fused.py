@@ -1,12 +1,14 @@
 """The fused engine as a whole, on the CPU harness: equal to the generic engine, as planned, whatever the memory."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from devices import ON_GPU, kernel_device, missing
 from host.device import HostDevice
 
+import gmrm_gpu.engines.fused.engine
 import gmrm_gpu.runner
 from gmrm_gpu.backend import get_backend, make_backend
 from gmrm_gpu.config import (
@@ -21,7 +23,7 @@ from gmrm_gpu.config import (
 )
 from gmrm_gpu.engines import FusedEngine, GenericEngine, select_engine
 from gmrm_gpu.engines.fused import fused_obstacle
-from gmrm_gpu.engines.fused.plan import BlockSize, bytes_per_replicate, plan_launches
+from gmrm_gpu.engines.fused.plan import MOVIE_PART, BlockSize, bytes_per_replicate, plan_launches, slab_frames
 from gmrm_gpu.errors import ConfigError, DeviceMemoryError, MemoryBudgetError
 from gmrm_gpu.frames import open_movie
 from gmrm_gpu.pipeline import analyze
@@ -232,6 +234,24 @@ def test_a_single_replicate_that_does_not_fit_says_what_it_needs():
 
 
 @needs_compiler
+def test_a_frame_for_a_team_is_fitted_by_the_blocks_that_there_are():
+    rng = np.random.default_rng(1)
+    y, x = np.indices((260, 300))
+    level = np.where((x - 150) ** 2 + (y - 120) ** 2 < 4000, 180, np.where(y < 80, 50, 115))
+    movie = np.clip(np.rint(level + rng.normal(scale=5, size=(1, *level.shape))), 0, 255).astype(np.uint8)
+    # Five parts of the frame, but no more blocks than these run at once.
+    found = [runner(settings(), HostDevice(blocks=n), movie).run(1.0, np.array([0])) for n in (2, 3)]
+    assert_same(found[1], found[0], exactly=True)
+    assert_same(found[0], runner(settings(), None, movie).run(1.0, np.array([0])))
+
+
+def test_frames_on_the_device_at_a_time():
+    frame = 512 * 512 * 2
+    wanted = {0: 1, MOVIE_PART * frame: 1, 3 * MOVIE_PART * frame - 1: 2, 3 * MOVIE_PART * frame: 3, 2**40: 300}
+    assert {budget: slab_frames(300, (512, 512), np.dtype(np.uint16), budget) for budget in wanted} == wanted
+
+
+@needs_compiler
 def test_a_large_movie_comes_in_slabs():
     device = HostDevice()
     small = settings(compute=ComputeConfig(memory_bytes=4 * HEIGHT * WIDTH * 3))
@@ -260,6 +280,22 @@ def test_a_movie_fitted_as_a_whole_is_the_generic_one(case):
     for name in ("count", "assisted", "smoothed", "volume_share", "share_sd", "posterior"):
         scale = np.nanmax(getattr(wanted, name))
         np.testing.assert_allclose(getattr(found, name) / scale, getattr(wanted, name) / scale, atol=2e-3, err_msg=name)
+
+
+def test_the_starts_of_a_whole_movie_are_those_of_frame_0(monkeypatch):
+    # As the generic engine has it; which start wins hardly shows in the optimum.
+    class Stop(Exception):
+        pass
+
+    def caught(*args, keys, **options):
+        raise Stop(keys.replicates.tolist(), keys.frames.tolist())
+
+    monkeypatch.setattr(gmrm_gpu.engines.fused.engine, "fit_movies", caught)
+    monkeypatch.setattr(FusedEngine, "_drawn", lambda *args: SimpleNamespace(samples=None))
+    engine = FusedEngine(GenericEngine(NUMPY, ""), HostDevice(), "")
+    with pytest.raises(Stop) as stopped:
+        Runner(open_movie(growing(), frames="1:"), settings(method="movie"), NUMPY, engine).run(0.25, np.array([4, 6]))
+    assert stopped.value.args == ([4, 6], [0])
 
 
 @needs_compiler

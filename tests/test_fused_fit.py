@@ -194,6 +194,7 @@ def test_a_prior_holds_the_trend():
     config = MixtureConfig(n_components=2, trend="quadratic", trend_prior=0.2, tol=1e-10)
     found, wanted = fused(values, positions, config), generic(values, positions, config)
     assert_close(found, wanted, atol=1e-3)
+    np.testing.assert_allclose(found.log_likelihood, wanted.log_likelihood, rtol=0, atol=1e-4)
     free = fused(values, positions, replace(config, trend_prior=None))
     assert (np.abs(found.coef).sum(axis=1) < 0.7 * np.abs(free.coef).sum(axis=1)).all()
 
