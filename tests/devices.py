@@ -11,13 +11,13 @@ from host.device import HostDevice
 ON_GPU = os.environ.get("GMRM_GPU_TEST_DEVICE") == "gpu"
 
 
-def kernel_device(*, sanitize: str = "plain", schedule: str = "order") -> Any:
-    """A device for kernels. On a GPU, which has a schedule of its own, the settings mean nothing."""
+def kernel_device(*, sanitize: str = "plain", schedule: str = "order", blocks: int = 3) -> Any:
+    """A device for kernels. On a GPU, which has a schedule and a size of its own, the settings mean nothing."""
     if ON_GPU:
         from gmrm_gpu.engines.device import CudaDevice
 
         return CudaDevice()
-    return HostDevice(sanitize=sanitize, schedule=schedule)
+    return HostDevice(sanitize=sanitize, schedule=schedule, blocks=blocks)
 
 
 def missing() -> str | None:
