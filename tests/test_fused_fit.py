@@ -96,6 +96,34 @@ def test_a_step_is_the_generic_one(k, trend, wide):
         np.testing.assert_allclose(found.log_likelihood, wanted.log_likelihood, rtol=0, atol=3e-7 * 333)
 
 
+def overlapping(trend, **settings):
+    """Four fits that take many cycles: extrapolations that are taken back and limits that grow are among them."""
+    values, positions = scene(4, 400, 3, seed=1)
+    noise = np.random.default_rng(1).normal(scale=9, size=values.shape)
+    values = np.clip(np.rint((values - 128.0) * 0.35 + 128 + noise), 0, 255).astype(np.uint8)
+    config = MixtureConfig(n_components=3, trend=trend, starts=("spread",), **settings)
+    return fused(values, positions, config), generic(values, positions, config)
+
+
+@pytest.mark.parametrize("trend", ["none", "linear"])
+def test_the_way_is_the_generic_one(trend):
+    for n_passes in (3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20):
+        found, wanted = overlapping(trend, max_iter=n_passes, tol=1e-300)
+        np.testing.assert_array_equal(found.n_iter, wanted.n_iter)
+        # Rounding grows along the way, most where an extrapolation is long.
+        assert_close(found, wanted, atol=0.02)
+        np.testing.assert_allclose(found.log_likelihood, wanted.log_likelihood, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["fast", "reference"])
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_a_fit_ends_where_the_generic_one_ends(schedule, tol):
+    # The tolerance is far above rounding.
+    found, wanted = overlapping("linear", schedule=schedule, tol=tol)
+    np.testing.assert_array_equal(found.n_iter, wanted.n_iter)
+    assert_close(found, wanted, atol=0.02)
+
+
 def exactly_standardised(n_fits, n_pairs, n_components):
     """Values (F, 2 n_pairs) of centre 0 and scale 1 to the last bit of float32: standardising them rounds nothing."""
     rng = np.random.default_rng(8)
