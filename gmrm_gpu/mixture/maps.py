@@ -23,6 +23,7 @@ WIDEST_PX = 24.0
 """Standard deviation of the coarsest Gaussian, pixels; each next one is half as wide."""
 _NARROWEST_PX = 3.0
 CELLS_PER_SD = 1.5
+"""Cells of a level in a standard deviation of its Gaussian."""
 _SAMPLES = 2.0
 """Samples a frame that the finest Gaussian should hold."""
 SHRINKAGE = 0.1
