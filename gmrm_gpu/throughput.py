@@ -93,7 +93,7 @@ def measure_throughput(
     study = study_parts(config)
     report = _Report(len(contestants) * len(study), progress)
     speeds: list[Speed] = []
-    deadline = time.perf_counter() + PATIENCE * seconds
+    deadline = _Deadline(PATIENCE * seconds)
     for one in contestants:
         for method in config.methods:
             parts = [part for part in study if part.method == method]
@@ -212,11 +212,27 @@ class _Report:
             self._progress(self._done, self._total)
 
 
+class _Deadline:
+    """Seconds until nothing more is begun."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.perf_counter() + seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether they have passed."""
+        return time.perf_counter() > self._end
+
+    def extend(self, seconds: float) -> None:
+        """Time that was no measurement's: compiling kernels for the first time takes longer than any of them."""
+        self._end += seconds
+
+
 class _Timing:
     """The measurements of one engine and method, each of about `seconds`."""
 
     def __init__(
-        self, contestant: Contestant, clip: Movie, analysis: AnalysisConfig, seconds: float, deadline: float
+        self, contestant: Contestant, clip: Movie, analysis: AnalysisConfig, seconds: float, deadline: _Deadline
     ) -> None:
         self.contestant, self.clip, self.analysis = contestant, clip, analysis
         self.seconds, self.deadline = seconds, deadline
@@ -248,12 +264,13 @@ class _Timing:
         runner = self._runner(self.least)
         n_pixels = runner.sampler(part.rate).capacity
         one = self.least * n_pixels * self.a_pixel  # seconds of one replicate, as far as lower rates tell
-        if one > PATIENCE * self.seconds or time.perf_counter() > self.deadline:
+        if one > PATIENCE * self.seconds or self.deadline.is_over:
             return None
         n = min(self._busy(runner, part), max(1, int(0.5 * self.seconds / max(one, 1e-9))))
         first = again = self._time(runner, part, n)
         if self.compiles or first < 0.5 * self.seconds:
             again = self._time(runner, part, n)  # now without what had to be compiled and loaded
+            self.deadline.extend(max(0.0, first - again))
         self.a_pixel = again / (n * self.least * n_pixels)
         if again > 0.5 * self.seconds:
             return self._speed(part, n, self.least, n_pixels, again, first)

@@ -138,6 +138,23 @@ def test_slow_parts_are_left_out(monkeypatch):
     assert found.study_time("cpu").parts["paper", 1.0] == pytest.approx(6 * 40 * 48 * 1e-3)
 
 
+def test_compiling_takes_no_time_from_the_measurements(monkeypatch):
+    """A GPU whose first call at each rate takes a minute of a clock that only it moves."""
+    now, seen = [0.0], set()
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
+
+    def clock(self, runner, part, n):
+        took = 1e-3 if part.rate in seen else 60.0
+        seen.add(part.rate)
+        now[0] += took
+        return took
+
+    monkeypatch.setattr(throughput._Timing, "_time", clock)
+    gpu = throughput.contestant(replace(CPU, key="kernels"), "cpu", "generic")
+    found = measure_throughput(movie(), STUDY, seconds=6.0, contestants=[gpu])
+    assert [(s.rate, s.first_s, s.seconds) for s in found.speeds] == [(r, 60.0, 1e-3) for r in (0.1, 0.2, 1.0)]
+
+
 def test_measurements_grow_until_they_fill_their_time(monkeypatch):
     """A machine that takes 1 ms whatever it does, and 1 us a pixel."""
     asked = []
