@@ -47,21 +47,36 @@ def _rates(axes: Any, result: Throughput) -> None:
         for method in result.methods:
             found = [s for rate in shown if (s := result.find(engine.key, method, rate)) is not None]
             if found:
-                _line(axes, engine, method, found, above=method == result.methods[0])
+                _line(axes, engine, method, found)
                 name = f"{engine.label}, {method}" if len(result.methods) > 1 else engine.label
                 ends.append((np.array([s.fits_per_s for s in found]), name, _colour(engine)))
     _name_lines(axes, ends)
+    for rate in shown:
+        _numbers(axes, result, rate)
 
 
-def _line(axes: Any, engine: EngineSpec, method: str, found: list[Speed], *, above: bool) -> None:
+def _line(axes: Any, engine: EngineSpec, method: str, found: list[Speed]) -> None:
     marker, line, _ = _METHOD_LOOK[method]
     x, y = [s.rate for s in found], [s.fits_per_s for s in found]
     fill = "full" if method == "paper" else "none"
     look = {"marker": marker, "linestyle": line, "linewidth": 1.8, "markersize": 6, "fillstyle": fill}
     axes.plot(x, y, color=_colour(engine), **look)
-    for a, b in zip(x, y, strict=True):
-        place = {"textcoords": "offset points", "ha": "center", "va": "bottom" if above else "top", "fontsize": 8.5}
-        axes.annotate(number(b), (a, b), (0, 6 if above else -6), color=style.text_colour(_colour(engine)), **place)
+
+
+def _numbers(axes: Any, result: Throughput, rate: float) -> None:
+    """The values at one rate: an engine's higher one above its mark, the lower one below, apart where they meet."""
+    places, words = [], []
+    low, high = np.log(axes.get_ylim())
+    for engine in result.engines:
+        found = [s.fits_per_s for method in result.methods if (s := result.find(engine.key, method, rate)) is not None]
+        for value in found:
+            above = value == max(found)
+            places.append((np.log(value) - low) / (high - low) + (0.05 if above else -0.05))
+            words.append((number(value), style.text_colour(_colour(engine))))
+    for place, (text, colour) in zip(style.dodge(places, 0.055, 0.02, 0.98), words, strict=True):
+        look = {"ha": "center", "va": "center", "fontsize": 8.5, "color": colour}
+        look["path_effects"] = style.outlined(2.0, "white")
+        axes.annotate(text, (rate, place), xycoords=("data", "axes fraction"), **look)
 
 
 def _name_lines(axes: Any, ends: list[tuple[np.ndarray, str, str]]) -> None:
