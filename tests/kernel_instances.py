@@ -142,7 +142,7 @@ def _movies() -> list[Instance]:
     for k, terms, wide, archs in (*models, (6, HIGH_TERMS, True, ONE)):
         sizes = MovieSizes(100, 300, SMALL, (512, 512), _mixture(k, terms), 512 * 512, wide=wide)
         name = f"{_model(k, terms)}{'-wide' * wide}"
-        kept = ((settle_launch(sizes), 800, 96), (label_launch(sizes), 80, 64), (past_launch(sizes), 112, 192))
+        kept = ((settle_launch(sizes), 800, 128), (label_launch(sizes), 80, 64), (past_launch(sizes), 112, 192))
         for launch, stack, spilled in kept:
             label = f"{launch.kernel.name.replace('_', '-')}-{name}"
             one = _launched(label, launch, 168 if k > 4 else 128, stack=stack, archs=archs)
