@@ -11,9 +11,12 @@ from pathlib import Path
 
 
 def commit() -> str:
-    """Short name of the commit that is checked out."""
+    """Short name of the commit that is checked out; ``"unknown"`` in a copy without git."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def stamp() -> dict[str, str]:

@@ -22,6 +22,7 @@ from gmrm_gpu.errors import DeviceError
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import record  # noqa: E402
 from benchmarks.gpu import __main__ as program  # noqa: E402
 from benchmarks.gpu import floor, rig, stages, study, suite  # noqa: E402
 from benchmarks.gpu.check import CheckError, check_against_generic, same_bits  # noqa: E402
@@ -167,6 +168,12 @@ def test_stages_of_both_kinds_do_the_same_work():
     assert (visited == job.sampler.capacity).all()
     assert foreground.tolist() == np.stack([(labels == 1).sum(axis=1) for labels in arrays.labels], axis=1).tolist()
     assert foreground.min() > 0
+
+
+def test_a_copy_without_git_is_measured_all_the_same(monkeypatch):
+    assert record.stamp()["commit"]
+    monkeypatch.setenv("PATH", "")
+    assert record.stamp()["commit"] == "unknown"
 
 
 def test_a_smaller_budget_measures_fewer_frames():
