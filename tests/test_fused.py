@@ -5,14 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from devices import ON_GPU, kernel_device, missing
+from devices import kernel_device, missing
+from fused_cases import HEIGHT, NUMPY, WIDTH, WITH_KERNELS, assert_same, growing, runner, settings
 from host.device import HostDevice
 
 import gmrm_gpu.engines.fused.engine
 import gmrm_gpu.runner
-from gmrm_gpu.backend import get_backend, make_backend
 from gmrm_gpu.config import (
-    AnalysisConfig,
     ComputeConfig,
     CorrectionConfig,
     MixtureConfig,
@@ -27,35 +26,13 @@ from gmrm_gpu.engines.fused.plan import MOVIE_PART, BlockSize, bytes_per_replica
 from gmrm_gpu.errors import ConfigError, DeviceMemoryError, MemoryBudgetError
 from gmrm_gpu.frames import open_movie
 from gmrm_gpu.pipeline import analyze
+from gmrm_gpu.results import FitStatus
 from gmrm_gpu.runner import Runner
 from gmrm_gpu.sampling import Sampler
 from gmrm_gpu.study import run_study
+from gmrm_gpu.study.plan import plan_blocks
 
 needs_compiler = pytest.mark.skipif(missing() is not None, reason=str(missing()))
-NUMPY = make_backend(np)
-WITH_KERNELS = get_backend("gpu") if ON_GPU else NUMPY
-FRAMES, HEIGHT, WIDTH = 4, 37, 45
-
-
-def growing(dtype=np.uint8):
-    """A movie whose bright spot grows on a background of two levels."""
-    rng = np.random.default_rng(0)
-    y, x = np.indices((HEIGHT, WIDTH))
-    frames = []
-    for t in range(FRAMES):
-        level = np.where((x - 24) ** 2 + (y - 24) ** 2 < (6 + 2 * t) ** 2, 180, np.where(y < 12, 50, 115))
-        frames.append(level + rng.normal(scale=5, size=level.shape) + 5 * x / WIDTH)
-    return np.clip(np.rint(frames), 0, 255).astype(dtype)
-
-
-def settings(**changes):
-    defaults = {
-        "mixture": MixtureConfig(n_components=3, trend="linear"),
-        "correction": CorrectionConfig(radius=3, gamma=0.3),
-        "sampling": SamplingConfig(seed=11),
-        "method": "paper",
-    }
-    return AnalysisConfig(**(defaults | changes))
 
 
 class Recording(HostDevice):
@@ -92,25 +69,6 @@ class Short(HostDevice):
         if self.left == 0 or (self.always and self.left < 0):
             raise DeviceMemoryError("the GPU is out of memory: planted")
         return super().filled(shape, dtype, fill)
-
-
-def runner(config, device=None, movie=None):
-    movie = open_movie(growing() if movie is None else movie)
-    if device is None:
-        return Runner(movie, config, NUMPY, GenericEngine(NUMPY, "test"))
-    engine = FusedEngine(GenericEngine(WITH_KERNELS, "test"), device, "test")
-    return Runner(movie, config, WITH_KERNELS, engine)
-
-
-def assert_same(found, wanted, *, exactly=False, estimator="count"):
-    for name in wanted.__dataclass_fields__:
-        a, b = getattr(found, name), getattr(wanted, name)
-        if exactly or a.dtype != np.float64:
-            assert a.tobytes() == b.tobytes(), name
-        else:
-            # Where phases overlap, two fits that stop within the tolerance differ a little; labels must not.
-            close = name == "posterior" or (estimator == "posterior" and "share" in name)
-            np.testing.assert_allclose(a, b, rtol=0, atol=5e-4 if close else 1e-12, err_msg=name)
 
 
 CASES = {
@@ -161,6 +119,16 @@ def test_excluded_pixels_are_never_read():
 
 
 @needs_compiler
+def test_a_frame_that_cannot_be_fitted_has_no_share():
+    movie = growing()
+    movie[2] = 90
+    found = runner(settings(), kernel_device(), movie).run(0.2, np.arange(2))
+    assert (found.status[:, 2] == FitStatus.DEGENERATE).all()
+    assert np.isnan(found.share_raw[:, 2]).all()
+    assert_same(found, runner(settings(), None, movie).run(0.2, np.arange(2)))
+
+
+@needs_compiler
 @pytest.mark.parametrize("radius", [0, 3])
 def test_what_runs_is_what_was_planned(radius):
     config = settings(correction=CorrectionConfig(radius=radius))
@@ -205,6 +173,21 @@ def test_memory_is_what_was_planned():
     size = work.engine.size(work.sampler(0.1), 1, work.frames, work.budget)
     # Beside what is planned, a replicate's own number is on the device.
     assert used[5] - used[2] == 3 * (bytes_per_replicate(size, work.config) + 4)
+    with_labels = work.engine.block_bytes(work.frames, work.sampler(0.1), work.config, work.budget)[1]
+    assert with_labels == bytes_per_replicate(size, work.config) + size.n_frames * size.m
+
+
+@needs_compiler
+def test_blocks_are_as_large_as_the_budget_allows():
+    config = StudyConfig(settings(), rates=(0.2, 0.1), n_replicates=(50, 100), methods=("paper",))
+    work, budget = runner(settings(), HostDevice()), 200_000
+    assert work.fixed_bytes == growing().nbytes
+    for rate, total in zip(config.rates, config.n_replicates, strict=True):
+        sizes = [block.stop - block.start for block in plan_blocks(work, config, budget, 1) if block.rate == rate]
+        assert sum(sizes) == total
+        room = (budget - growing().nbytes) // work.bytes_per_replicate(rate)
+        assert max(sizes) <= room
+        assert len(sizes) == -(-total // room)
 
 
 @needs_compiler
@@ -306,6 +289,9 @@ def test_the_movie_is_uploaded_once():
     first, device.allocated = device.allocated, 0
     work.run(0.1, np.arange(2))
     assert first - device.allocated == growing().nbytes
+    other = growing()[::-1].copy()
+    found = Runner(open_movie(other), settings(), WITH_KERNELS, work.engine).run(0.1, np.arange(2))
+    assert_same(found, runner(settings(), HostDevice(), other).run(0.1, np.arange(2)), exactly=True)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from gmrm_gpu.backend import make_backend
 from gmrm_gpu.config import MixtureConfig
 from gmrm_gpu.engines.fused import fit as fit_module
 from gmrm_gpu.engines.fused.fit import TEAM_SAMPLES, FitArrays, FitKeys, fit_source, plan_fit, run_fit
+from gmrm_gpu.engines.fused.model import n_sums
 from gmrm_gpu.mixture.design import TrendBasis, make_samples
 from gmrm_gpu.mixture.fit import fit_mixture
 from gmrm_gpu.mixture.moments import Layout, moments
@@ -355,6 +356,7 @@ def test_plan_of_teams():
     frames = plan_fit(300, 512 * 512, config, wide=False, resident_blocks=396)
     assert (frames.team_size, frames.n_teams, frames.launch.blocks) == (16, 24, 384)
     assert frames.launch.cooperative
+    assert frames.scratch_bytes == 24 * (2 * 16 * n_sums(config) * 8 + 4)
     large = plan_fit(3, 4096 * 4096, config, wide=False, resident_blocks=396)
     assert (large.team_size, large.n_teams) == (396, 1)
     assert plan_fit(2, 512 * 512, config, wide=False, resident_blocks=396).launch.blocks == 32
