@@ -11,6 +11,7 @@ from host.device import HostDevice
 
 import gmrm_gpu.engines.fused.engine
 import gmrm_gpu.runner
+import gmrm_gpu.study.plan
 from gmrm_gpu.config import (
     ComputeConfig,
     CorrectionConfig,
@@ -178,7 +179,8 @@ def test_memory_is_what_was_planned():
 
 
 @needs_compiler
-def test_blocks_are_as_large_as_the_budget_allows():
+def test_blocks_are_as_large_as_the_budget_allows(monkeypatch):
+    monkeypatch.setattr(gmrm_gpu.study.plan, "BLOCK_SAMPLES", 1)  # what blocks of the generic engine aim at
     config = StudyConfig(settings(), rates=(0.2, 0.1), n_replicates=(50, 100), methods=("paper",))
     work, budget = runner(settings(), HostDevice()), 200_000
     assert work.fixed_bytes == growing().nbytes
