@@ -31,7 +31,7 @@ from gmrm_gpu.results import FitStatus
 from gmrm_gpu.runner import Runner
 from gmrm_gpu.sampling import Sampler
 from gmrm_gpu.study import run_study
-from gmrm_gpu.study.plan import plan_blocks
+from gmrm_gpu.study.plan import plan_blocks, workers_within
 
 needs_compiler = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -182,8 +182,10 @@ def test_memory_is_what_was_planned():
 def test_blocks_are_as_large_as_the_budget_allows(monkeypatch):
     monkeypatch.setattr(gmrm_gpu.study.plan, "BLOCK_SAMPLES", 1)  # what blocks of the generic engine aim at
     config = StudyConfig(settings(), rates=(0.2, 0.1), n_replicates=(50, 100), methods=("paper",))
-    work, budget = runner(settings(), HostDevice()), 200_000
+    work = runner(settings(), HostDevice())
+    budget = work.fixed_bytes + 7 * work.bytes_per_replicate(0.1)
     assert work.fixed_bytes == growing().nbytes
+    assert workers_within(work, config, budget) == 1
     for rate, total in zip(config.rates, config.n_replicates, strict=True):
         sizes = [block.stop - block.start for block in plan_blocks(work, config, budget, 1) if block.rate == rate]
         assert sum(sizes) == total

@@ -97,11 +97,15 @@ def test_a_step_is_the_generic_one(k, trend, wide):
         np.testing.assert_allclose(found.log_likelihood, wanted.log_likelihood, rtol=0, atol=3e-7 * 333)
 
 
+def blurred(values, positions):
+    """The same scene with phases that overlap."""
+    noise = np.random.default_rng(1).normal(scale=9, size=values.shape)
+    return np.clip(np.rint((values - 128.0) * 0.35 + 128 + noise), 0, 255).astype(np.uint8), positions
+
+
 def overlapping(trend, **settings):
     """Four fits that take many cycles: extrapolations that are taken back and limits that grow are among them."""
-    values, positions = scene(4, 400, 3, seed=1)
-    noise = np.random.default_rng(1).normal(scale=9, size=values.shape)
-    values = np.clip(np.rint((values - 128.0) * 0.35 + 128 + noise), 0, 255).astype(np.uint8)
+    values, positions = blurred(*scene(4, 400, 3, seed=1))
     config = MixtureConfig(n_components=3, trend=trend, starts=("spread",), **settings)
     return fused(values, positions, config), generic(values, positions, config)
 
@@ -116,6 +120,16 @@ def test_the_way_is_the_generic_one(trend):
         np.testing.assert_allclose(found.log_likelihood, wanted.log_likelihood, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("m", [900, 5000])  # all samples, every second block of them
+def test_the_best_point_of_the_short_runs_is_the_generic_one(m):
+    shape = (80, 90)
+    values, positions = blurred(*scene(3, m, 3, seed=4, shape=shape))
+    for n_passes in (1, 2, 3, 4, 7, 9):
+        config = MixtureConfig(n_components=3, trend="linear", n_start_iter=n_passes, max_iter=1)
+        found = fused(values, positions, config, shape=shape)
+        assert_close(found, generic(values, positions, config, shape=shape), atol=5e-3)
+
+
 @pytest.mark.parametrize("schedule", ["fast", "reference"])
 @pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-4, 1e-5])
 def test_a_fit_ends_where_the_generic_one_ends(schedule, tol):
@@ -123,6 +137,9 @@ def test_a_fit_ends_where_the_generic_one_ends(schedule, tol):
     found, wanted = overlapping("linear", schedule=schedule, tol=tol)
     np.testing.assert_array_equal(found.n_iter, wanted.n_iter)
     assert_close(found, wanted, atol=0.02)
+    just = int(found.n_iter[0])
+    found, _ = overlapping("linear", schedule=schedule, tol=tol, max_iter=just)
+    assert (found.status[0], found.n_iter[0]) == (FitStatus.CONVERGED, just)
 
 
 def exactly_standardised(n_fits, n_pairs, n_components):
