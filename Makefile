@@ -28,6 +28,7 @@ lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror gmrm_gpu/engines/kernels/* tests/host/*.h tests/host/*.cpp
 
 bench: .venv/.test
 	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only

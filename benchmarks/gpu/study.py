@@ -11,7 +11,7 @@ import numpy as np
 
 from gmrm_gpu.config import AnalysisConfig, StudyConfig
 from gmrm_gpu.engines import FusedEngine
-from gmrm_gpu.engines.fused.fit import _start_rooms as start_rooms
+from gmrm_gpu.engines.fused.fit import start_rooms
 from gmrm_gpu.engines.fused.plan import BlockSize, plan_fits, plan_launches
 from gmrm_gpu.frames import Movie
 from gmrm_gpu.runner import Curves, Runner

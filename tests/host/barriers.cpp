@@ -76,7 +76,8 @@ void complete_collective(Warp& warp, Group& group) {
     u64 ballot = 0;
     for (u32 left = group.mask; left; left &= left - 1) {
         int lane = __builtin_ctz(left);
-        if (group.op == BALLOT) ballot |= warp.value[lane] << lane;
+        if (group.op == BALLOT)
+            ballot |= warp.value[lane] << lane;
         else if (group.op != SYNC_WARP)
             warp.result[lane] = warp.value[source_lane(warp.fibers[lane], group.op, group.mask)];
     }
@@ -97,8 +98,10 @@ extern "C" int host_barrier(int op, int predicate, int line) {
     block.counted += predicate;
     char* sync = &block.sync[block.generation % 2];
     sync_release(sync);
-    if (++block.waiting == block.threads) complete_barrier(block, op);
-    else self->warp->at_barrier |= 1u << self->lane;
+    if (++block.waiting == block.threads)
+        complete_barrier(block, op);
+    else
+        self->warp->at_barrier |= 1u << self->lane;
     suspend();
     sync_acquire(sync);
     return block.result;

@@ -29,12 +29,12 @@ constexpr int warpSize = 32;
 #define HOST_INLINE static inline __attribute__((always_inline))
 
 // ---- vectors
-#define HOST_VECTORS(T, name, size)                                                      \
-    struct alignas(2 * size) name##2 { T x, y; };                                        \
-    struct name##3 { T x, y, z; };                                                       \
-    struct alignas(size == 8 ? 16 : 4 * size) name##4 { T x, y, z, w; };                 \
-    HOST_INLINE name##2 make_##name##2(T x, T y) { return {x, y}; }                      \
-    HOST_INLINE name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }              \
+#define HOST_VECTORS(T, name, size)                                         \
+    struct alignas(2 * size) name##2 { T x, y; };                           \
+    struct name##3 { T x, y, z; };                                          \
+    struct alignas(size == 8 ? 16 : 4 * size) name##4 { T x, y, z, w; };    \
+    HOST_INLINE name##2 make_##name##2(T x, T y) { return {x, y}; }         \
+    HOST_INLINE name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } \
     HOST_INLINE name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 HOST_VECTORS(float, float, 4)
 HOST_VECTORS(double, double, 8)
@@ -65,18 +65,22 @@ HOST_INLINE To host_bits(From from) {
 template <class T>
 HOST_INLINE unsigned long long host_widen(T value) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles move 4 or 8 bytes");
-    if constexpr (sizeof(T) == 4) return host_bits<unsigned>(value);
-    else return host_bits<unsigned long long>(value);
+    if constexpr (sizeof(T) == 4)
+        return host_bits<unsigned>(value);
+    else
+        return host_bits<unsigned long long>(value);
 }
 template <class T>
 HOST_INLINE T host_narrow(unsigned long long bits) {
-    if constexpr (sizeof(T) == 4) return host_bits<T>(unsigned(bits));
-    else return host_bits<T>(bits);
+    if constexpr (sizeof(T) == 4)
+        return host_bits<T>(unsigned(bits));
+    else
+        return host_bits<T>(bits);
 }
-#define HOST_SHUFFLE(name, op)                                                                 \
-    template <class T>                                                                         \
-    HOST_INLINE T name(unsigned mask, T value, int arg, int width = 32, HOST_LINE) {           \
-        return host_narrow<T>(host_warp(op, mask, host_widen(value), arg, width, line));       \
+#define HOST_SHUFFLE(name, op)                                                           \
+    template <class T>                                                                   \
+    HOST_INLINE T name(unsigned mask, T value, int arg, int width = 32, HOST_LINE) {     \
+        return host_narrow<T>(host_warp(op, mask, host_widen(value), arg, width, line)); \
     }
 HOST_SHUFFLE(__shfl_sync, SHUFFLE)
 HOST_SHUFFLE(__shfl_xor_sync, SHUFFLE_XOR)
@@ -94,31 +98,31 @@ HOST_INLINE int __all_sync(unsigned mask, int p, HOST_LINE) { return __ballot_sy
 #else
 #define HOST_ATOMIC(p) (void)0
 #endif
-#define HOST_FETCH(T, name, builtin)              \
-    HOST_INLINE T name(T* p, T v) {               \
-        HOST_ATOMIC(p);                           \
-        return builtin(p, v, __ATOMIC_RELAXED);   \
+#define HOST_FETCH(T, name, builtin)            \
+    HOST_INLINE T name(T* p, T v) {             \
+        HOST_ATOMIC(p);                         \
+        return builtin(p, v, __ATOMIC_RELAXED); \
     }
-#define HOST_ATOMICS(T)                                                                              \
-    HOST_FETCH(T, atomicAdd, __atomic_fetch_add)                                                     \
-    HOST_FETCH(T, atomicOr, __atomic_fetch_or)                                                       \
-    HOST_FETCH(T, atomicAnd, __atomic_fetch_and)                                                     \
-    HOST_FETCH(T, atomicXor, __atomic_fetch_xor)                                                     \
-    HOST_FETCH(T, atomicExch, __atomic_exchange_n)                                                   \
-    HOST_INLINE T atomicCAS(T* p, T old, T v) {                                                      \
-        HOST_ATOMIC(p);                                                                              \
-        __atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);          \
-        return old;                                                                                  \
-    }                                                                                                \
-    HOST_INLINE T atomicMax(T* p, T v) {                                                             \
-        T old = __atomic_load_n(p, __ATOMIC_RELAXED), seen = old;                                    \
-        while (old < v && (old = atomicCAS(p, seen, v)) != seen) seen = old;                         \
-        return old;                                                                                  \
-    }                                                                                                \
-    HOST_INLINE T atomicMin(T* p, T v) {                                                             \
-        T old = __atomic_load_n(p, __ATOMIC_RELAXED), seen = old;                                    \
-        while (v < old && (old = atomicCAS(p, seen, v)) != seen) seen = old;                         \
-        return old;                                                                                  \
+#define HOST_ATOMICS(T)                                                                     \
+    HOST_FETCH(T, atomicAdd, __atomic_fetch_add)                                            \
+    HOST_FETCH(T, atomicOr, __atomic_fetch_or)                                              \
+    HOST_FETCH(T, atomicAnd, __atomic_fetch_and)                                            \
+    HOST_FETCH(T, atomicXor, __atomic_fetch_xor)                                            \
+    HOST_FETCH(T, atomicExch, __atomic_exchange_n)                                          \
+    HOST_INLINE T atomicCAS(T* p, T old, T v) {                                             \
+        HOST_ATOMIC(p);                                                                     \
+        __atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED); \
+        return old;                                                                         \
+    }                                                                                       \
+    HOST_INLINE T atomicMax(T* p, T v) {                                                    \
+        T old = __atomic_load_n(p, __ATOMIC_RELAXED), seen = old;                           \
+        while (old < v && (old = atomicCAS(p, seen, v)) != seen) seen = old;                \
+        return old;                                                                         \
+    }                                                                                       \
+    HOST_INLINE T atomicMin(T* p, T v) {                                                    \
+        T old = __atomic_load_n(p, __ATOMIC_RELAXED), seen = old;                           \
+        while (v < old && (old = atomicCAS(p, seen, v)) != seen) seen = old;                \
+        return old;                                                                         \
     }
 HOST_ATOMICS(int)
 HOST_ATOMICS(unsigned)
@@ -189,8 +193,8 @@ HOST_INLINE float __int2float_rn(int x) { return float(x); }
 HOST_INLINE float __uint2float_rn(unsigned x) { return float(x); }
 HOST_INLINE float __double2float_rn(double x) { return float(x); }
 
-#define HOST_MIN_MAX(T)                                       \
-    HOST_INLINE T min(T a, T b) { return b < a ? b : a; }     \
+#define HOST_MIN_MAX(T)                                   \
+    HOST_INLINE T min(T a, T b) { return b < a ? b : a; } \
     HOST_INLINE T max(T a, T b) { return a < b ? b : a; }
 HOST_MIN_MAX(int)
 HOST_MIN_MAX(unsigned)
@@ -202,29 +206,40 @@ HOST_INLINE double min(double a, double b) { return fmin(a, b); }
 HOST_INLINE double max(double a, double b) { return fmax(a, b); }
 
 // ---- cache hints
-#define HOST_LOAD(name)          \
-    template <class T>           \
-    HOST_INLINE T name(const T* p) { return *p; }
+#define HOST_LOAD(name)              \
+    template <class T>               \
+    HOST_INLINE T name(const T* p) { \
+        return *p;                   \
+    }
 HOST_LOAD(__ldg)
 HOST_LOAD(__ldcg)
 HOST_LOAD(__ldcs)
 HOST_LOAD(__ldca)
 template <class T>
-HOST_INLINE void __stcs(T* p, T value) { *p = value; }
+HOST_INLINE void __stcs(T* p, T value) {
+    *p = value;
+}
 template <class T>
-HOST_INLINE void __stcg(T* p, T value) { *p = value; }
+HOST_INLINE void __stcg(T* p, T value) {
+    *p = value;
+}
 
 // ---- the entry: arguments come as cuLaunchKernel takes them, one pointer to each value
 template <class T>
 constexpr char host_kind() {
-    if constexpr (__is_same(T, void) || __is_class(T)) return 's';
-    else if constexpr (__is_same(T, bool)) return 'i';
-    else return T(0.5f) == T(0) ? 'i' : 'f';
+    if constexpr (__is_same(T, void) || __is_class(T))
+        return 's';
+    else if constexpr (__is_same(T, bool))
+        return 'i';
+    else
+        return T(0.5f) == T(0) ? 'i' : 'f';
 }
 template <class T>
 constexpr int host_size() {
-    if constexpr (__is_same(T, void)) return 1;
-    else return sizeof(T);
+    if constexpr (__is_same(T, void))
+        return 1;
+    else
+        return sizeof(T);
 }
 template <class T>
 struct HostTraits {
@@ -267,9 +282,9 @@ void host_call(void (*kernel)(A...), void** args) {
     HostKernel<A...>::call(kernel, args, typename HostCount<sizeof...(A)>::type());
 }
 // Put behind the kernel's text, with its name.
-#define HOST_ENTRY(name)                                                                   \
-    static void host_entry(void** args) { host_call(name, args); }                         \
+#define HOST_ENTRY(name)                                                                    \
+    static void host_entry(void** args) { host_call(name, args); }                          \
     extern "C" int host_parameters(HostParameter* out) { return host_describe(name, out); } \
-    extern "C" int host_run(void** args, const HostLaunch* launch, HostFault* fault) {     \
-        return host_launch(host_entry, args, launch, fault);                               \
+    extern "C" int host_run(void** args, const HostLaunch* launch, HostFault* fault) {      \
+        return host_launch(host_entry, args, launch, fault);                                \
     }

@@ -14,7 +14,8 @@ struct alignas(8) Fence {
     bool whole_device;
 };
 
-typedef std::map<std::pair<const Fiber*, bool>, Fence*> Latest;  // of each thread, fences of the block and of the device
+typedef std::map<std::pair<const Fiber*, bool>, Fence*>
+    Latest;  // of each thread, fences of the block and of the device
 
 std::map<const Fiber*, Latest> own, met;  // fences of a thread; fences of others that reached it since its last one
 std::map<const void*, Latest> left;       // fences before atomics, by the place these changed

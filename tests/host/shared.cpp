@@ -38,8 +38,8 @@ void check_zones(const Block& block, const Fiber* at) {
     for (int i = 0; i < block.n_guards; i++) {
         const Guard& guard = block.guards[i];
         if (!intact(end_of(guard), end_of_zone(guard)))
-            report(at, -1, "block %d: something was written behind array %d of shared memory (%d bytes)",
-                   block.number, i, guard.bytes);
+            report(at, -1, "block %d: something was written behind array %d of shared memory (%d bytes)", block.number,
+                   i, guard.bytes);
     }
     if (!intact(tail(block), tail(block) + RED))
         report(at, -1, "block %d: something was written behind the %u bytes of shared memory", block.number,

@@ -24,7 +24,7 @@ struct Block {
     unsigned char* shared;
     int n_guards;
     Guard guards[MAX_GUARDS];
-    char sync[2];                     // addresses that stand for barriers of even and odd generation
+    char sync[2];  // addresses that stand for barriers of even and odd generation
 };
 
 struct Fiber;
@@ -38,13 +38,13 @@ struct Group {
 struct Warp {
     Block* block;
     Fiber* fibers;
-    u32 ready, spinning;         // one bit a lane: can go on; lets others go first
+    u32 ready, spinning;  // one bit a lane: can go on; lets others go first
     u32 at_barrier, exited;
     int n_groups;
-    Group groups[WARP];          // collectives that are not complete: one, but where masks differ
+    Group groups[WARP];  // collectives that are not complete: one, but where masks differ
     u64 value[WARP], result[WARP];
     int arg[WARP], width[WARP];
-    int passed[WARP];            // __syncwarps
+    int passed[WARP];  // __syncwarps
     char sync[2];
 };
 
@@ -65,7 +65,7 @@ struct Engine {
     HostFault* fault;
     Fiber main;
     Fiber* running;
-    Warp* chosen;  // the warp that goes on while it can
+    Warp* chosen;                              // the warp that goes on while it can
     int n_blocks, n_warps, n_fibers, n_alive;  // resident
     int spins;                                 // rounds in which all that could go on were spinning
     u64 random;

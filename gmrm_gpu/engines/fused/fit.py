@@ -100,7 +100,7 @@ def plan_fit(n_fits: int, m: int, mixture: MixtureConfig, *, wide: bool, residen
         share a fit does not change its bits.
     """
     source, threads = fit_source(m, mixture, wide=wide), _threads(m)
-    subset, room = _start_rooms(m)
+    subset, room = start_rooms(m)
     memory = shared_bytes(
         _STATE_BYTES,
         8 * n_sums(mixture),
@@ -170,7 +170,7 @@ def run_fit(
             np.int32(mixture.max_iter),
             np.int32(mixture.n_start_iter),
             np.int32(mixture.schedule == "fast"),
-            *(np.int32(room) for room in _start_rooms(plan.m)),
+            *(np.int32(room) for room in start_rooms(plan.m)),
             np.int32(plan.team_size),
             arrived,
             partials,
@@ -192,7 +192,7 @@ def _resident_threads(mixture: MixtureConfig) -> int:
     return 256 if many else 384 if sums > 32 else 512
 
 
-def _start_rooms(m: int) -> tuple[int, int]:
+def start_rooms(m: int) -> tuple[int, int]:
     """Samples that starts are compared on, an even subset in blocks as `Samples.subset` takes; places to sort them."""
     n_blocks = -(-m // BLOCK)
     stride = max(1, n_blocks // _START_BLOCKS)

@@ -13,8 +13,8 @@ typedef uint4 RowWords;
 typedef uint2 RowWords;
 #endif
 
-// One row of the neighbourhood: pixels x - half .. x + half of row y + dy of frame t + dt. Words: dt and dy, 16 bits each
-// from the low end; then half, or with a WINDOW which of the pixels from x - reach on are within.
+// One row of the neighbourhood: pixels x - half .. x + half of row y + dy of frame t + dt. Words: dt and dy, 16 bits
+// each from the low end; then half, or with a WINDOW which of the pixels from x - reach on are within.
 struct BallRow {
     int dt, dy;
     u32 span[WINDOW == 2 ? 2 : 1];
@@ -116,11 +116,12 @@ __device__ __forceinline__ int voted(const Vote& vote, int label, int (&counts)[
 // Block b has `length` samples (whole warps) from (b % chunks) * length of fit b / chunks; fit = replicate * T + frame.
 //
 // samples: (F, m). labels: (F, m), replaced in place; neighbours are read from the maps, which keep the raw labels.
-// rows: (n_rows,), see BallRow, none wider than 2 reach + 1 pixels. without: (F,) zero before; visited samples that have no neighbours.
+// rows: (n_rows,), see BallRow, none wider than 2 reach + 1 pixels. without: (F,) zero before; visited samples
+// that have no neighbours.
 extern "C" __global__ void __launch_bounds__(N_THREADS, 4)
-correct(const Word* __restrict__ samples, u8* __restrict__ labels, const u32* __restrict__ maps,
-        const RowWords* __restrict__ rows, int* __restrict__ without, int n_rows, int reach, int n_frames, int m,
-        int length, int chunks, int height, int width, int foreground, int both, int own, double gamma) {
+    correct(const Word* __restrict__ samples, u8* __restrict__ labels, const u32* __restrict__ maps,
+            const RowWords* __restrict__ rows, int* __restrict__ without, int n_rows, int reach, int n_frames, int m,
+            int length, int chunks, int height, int width, int foreground, int both, int own, double gamma) {
     i64 fit = blockIdx.x / chunks;
     int t = int(fit % n_frames), lane = lane_id(), alone = 0;
     int start = blockIdx.x % chunks * length, stop = min(start + length, m);

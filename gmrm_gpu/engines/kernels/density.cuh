@@ -5,7 +5,7 @@
 #include "samples.cuh"
 
 #define MOST_EXPONENT 4
-#define ROOT_HALF_LOG2_E 0.849321800288019   // sqrt(log2(e) / 2)
+#define ROOT_HALF_LOG2_E 0.849321800288019  // sqrt(log2(e) / 2)
 #define FLOAT_SLACK (1.0 / 131072.0)
 
 // f . beta at the scaled coordinates.

@@ -37,9 +37,9 @@ __device__ __forceinline__ Word packed(VALUE value, Place place) {
 // plan: one. movie: (slab, H * W), frames first .. first + slab - 1. table, thresholds: see Places and n_at_most.
 // replicates: (R,) and frames: (T,), their numbers. samples: (R, T, m). n_samples: (R, T), zero before the first slab.
 extern "C" __global__ void __launch_bounds__(N_THREADS, 4)
-draw(const DrawPlan* __restrict__ plan, const VALUE* __restrict__ movie, const void* __restrict__ table,
-     const u64* __restrict__ thresholds, const u32* __restrict__ replicates, const u32* __restrict__ frames,
-     Word* __restrict__ samples, int* __restrict__ n_samples, int first, int length, int chunks) {
+    draw(const DrawPlan* __restrict__ plan, const VALUE* __restrict__ movie, const void* __restrict__ table,
+         const u64* __restrict__ thresholds, const u32* __restrict__ replicates, const u32* __restrict__ frames,
+         Word* __restrict__ samples, int* __restrict__ n_samples, int first, int length, int chunks) {
     SHARED_MEMORY(memory);
     Carver carve(memory);
     FrameKeys* keys = carve.take<FrameKeys>(1);
@@ -60,8 +60,7 @@ draw(const DrawPlan* __restrict__ plan, const VALUE* __restrict__ movie, const v
         for (int i = 0; i < ITEMS; ++i) {
             int j = base + i * N_THREADS;
             place[i] = j < stop ? places.at(j) : Place{0, 0, false};
-            value[i] = place[i].valid ? frame[i64(place[i].y) * own.width + place[i].x]
-                                      : static_cast<VALUE>(0);
+            value[i] = place[i].valid ? frame[i64(place[i].y) * own.width + place[i].x] : static_cast<VALUE>(0);
         }
 #pragma unroll
         for (int i = 0; i < ITEMS; ++i) {

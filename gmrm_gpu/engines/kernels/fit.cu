@@ -1,12 +1,12 @@
 // Fits many mixtures, each by one block or by a team of blocks, from its starts to convergence in one launch
-// (METHOD.md 2-4). The same algorithm as mixture/driver.py: a SQUAREM cycle evaluates the objective at its first iterate
-// (phase 0), its second (phase 1) and the extrapolated point (phase 2), which is kept unless the objective fell.
+// (METHOD.md 2-4). The same algorithm as mixture/driver.py: a SQUAREM cycle evaluates the objective at its first
+// iterate (phase 0), its second (phase 1) and the extrapolated point (phase 2), kept unless the objective fell.
 #include "fit.cuh"
 
-constexpr int QUIET_CYCLES = 2;        // cycles in a row that must gain too little; see mixture/driver.py
-constexpr int START_BLOCKS = 4;        // starts are compared on about this many of the sample blocks
-constexpr int SAMPLE_BLOCK = 512;      // of so many samples, interleaved
-constexpr double START_STEP = 4.0;     // longest extrapolation in the short runs
+constexpr int QUIET_CYCLES = 2;     // cycles in a row that must gain too little; see mixture/driver.py
+constexpr int START_BLOCKS = 4;     // starts are compared on about this many of the sample blocks
+constexpr int SAMPLE_BLOCK = 512;   // of so many samples, interleaved
+constexpr double START_STEP = 4.0;  // longest extrapolation in the short runs
 
 // Counts, standardises; false where there is nothing to fit.
 __device__ __forceinline__ bool prepare(const Word* words, i64 m, const Settings& settings, Block& block) {
@@ -57,8 +57,10 @@ __device__ __forceinline__ void short_step(int number, Block& block) {
     if (lane_id() == 0 && value > state->best_value) state->best_value = value;
     m_step(block.sums, state->theta, true, state->floor, state->pull, &state->work, state->follow);
     copy_theta(state->theta, number % 2 ? state->second : state->first);
-    if (number % 2) extrapolate(state->first, state->second, state->follow, START_STEP, state->floor, state->theta);
-    else copy_theta(state->follow, state->theta);
+    if (number % 2)
+        extrapolate(state->first, state->second, state->follow, START_STEP, state->floor, state->theta);
+    else
+        copy_theta(state->follow, state->theta);
     make_densities(state->theta, &state->at);
 }
 
@@ -82,7 +84,8 @@ __device__ __forceinline__ void choose_start(const Word* subset, int size, float
     count = 0;
     for (int w = 0; w < n_warps(); ++w) count += seeding.below[w];
     __syncthreads();
-    for (int s = 0; s < N_STARTS; ++s) start_means(kinds[s], sorted, count, state->stream, seeding, state->means + s * K);
+    for (int s = 0; s < N_STARTS; ++s)
+        start_means(kinds[s], sorted, count, state->stream, seeding, state->means + s * K);
     if (threadIdx.x == 0) state->best_value = -1.7e308;
     for (int s = 0; s < N_STARTS; ++s) {
         if (warp_id() == 0) {
@@ -161,7 +164,8 @@ __device__ __forceinline__ void advance(const Settings& settings, Block& block) 
         if (lane_id() == 0) state->last_value = state->first_value = value;
         __syncwarp();
     }
-    if (state->ended < 0 && state->n_iter >= settings.max_iter) end_fit(state, state->last, state->last_value, MAX_ITER);
+    if (state->ended < 0 && state->n_iter >= settings.max_iter)
+        end_fit(state, state->last, state->last_value, MAX_ITER);
     make_densities(state->theta, &state->at);
 }
 
@@ -216,8 +220,10 @@ __device__ __forceinline__ void write_fit(i64 f, const FitState* state, const Fi
     out.n_iter[f] = state->n_iter;
     out.n_samples[f] = int(state->n);
     int status = state->ended;
-    if (fitted && bad) status = DEGENERATE;
-    else if (status == CONVERGED && n_dropped) status = DROPPED;
+    if (fitted && bad)
+        status = DEGENERATE;
+    else if (status == CONVERGED && n_dropped)
+        status = DROPPED;
     out.status[f] = u8(status);
 }
 

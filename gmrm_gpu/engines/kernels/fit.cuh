@@ -14,7 +14,7 @@ struct FitState {
     double n, centre, scale, floor, pull;
     int phase, quiet, n_iter, ended;  // ended: -1 while it runs, else a status
     double means[N_STARTS * K];
-    u32 stream[8];  // random words of the k-means++ start
+    u32 stream[8];     // random words of the k-means++ start
     double extent[4];  // samples, sum of values, lowest, highest
     Units units;
     Densities at;

@@ -68,11 +68,11 @@ __device__ __forceinline__ double block_sum(double value, double* parts) {
 // labels: (F, m). posterior: (F, chunks), sums of the foreground's posterior over a block's samples, NaN for unusable
 // fits. n_foreground: (F,) zero before; samples labelled foreground. maps: see maps.cuh, zero before; or null.
 extern "C" __global__ void __launch_bounds__(N_THREADS)
-label(const Word* __restrict__ samples, const double* __restrict__ weights, const double* __restrict__ means,
-      const double* __restrict__ sigmas, const double* __restrict__ coef, const u8* __restrict__ status,
-      u8* __restrict__ labels, double* __restrict__ posterior, int* __restrict__ n_foreground, u32* __restrict__ maps,
-      int m, int length, int chunks, int height, int width, int n_phases, int rule, int polarity, int foreground,
-      u32 named, double contrast) {
+    label(const Word* __restrict__ samples, const double* __restrict__ weights, const double* __restrict__ means,
+          const double* __restrict__ sigmas, const double* __restrict__ coef, const u8* __restrict__ status,
+          u8* __restrict__ labels, double* __restrict__ posterior, int* __restrict__ n_foreground,
+          u32* __restrict__ maps, int m, int length, int chunks, int height, int width, int n_phases, int rule,
+          int polarity, int foreground, u32 named, double contrast) {
     SHARED_MEMORY(memory);
     Carver carve(memory);
     FitDensities* shared = carve.take<FitDensities>(1);

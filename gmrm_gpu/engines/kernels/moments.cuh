@@ -48,7 +48,8 @@ __device__ __forceinline__ double rounding_of(const double* theta, const double*
         double mean = theta[MEANS + k], slope = 2.0 * sharpness;
         lost += (level - float(level)) * resp_sum(sums, k, 0) - (sharpness - float(sharpness)) * square_sum(sums, k);
         lost += slope * (mean - float(mean)) * dev_sum(sums, k, 0);
-        for (int j = 0; j < Q; ++j) lost += slope * (theta[COEF + j] - float(theta[COEF + j])) * dev_sum(sums, k, 1 + j);
+        for (int j = 0; j < Q; ++j)
+            lost += slope * (theta[COEF + j] - float(theta[COEF + j])) * dev_sum(sums, k, 1 + j);
     }
     return LN_2 * warp_sum(lost);
 }
@@ -135,7 +136,8 @@ __device__ __forceinline__ double sweep(const Word* words, int n, const Units& u
         if (word == NO_SAMPLE) continue;
         Sample sample = unpack(word);
         float basis[P], resp[K], dev[K];
-        monomials(float(sample.x) * units.step_x + units.first_x, float(sample.y) * units.step_y + units.first_y, basis);
+        monomials(float(sample.x) * units.step_x + units.first_x, float(sample.y) * units.step_y + units.first_y,
+                  basis);
         float density = e_step(residual_of(standardised(sample.value, units), basis, at), at, resp, dev);
         if (FIRST == 0) log_density.add(density);
 #pragma unroll
@@ -174,6 +176,8 @@ __device__ __forceinline__ void sum_samples(const Word* words, int n, const Unit
         for (int w = 0; w < n_warps(); ++w) total += by_warp[n_warps() * WARP_SUMS + w];
         sums[LOG_LIKELIHOOD] = LN_2 * total;
     }
-    if constexpr (FIRST + COUNT < K) sum_samples<FIRST + COUNT>(words, n, units, at, by_warp, sums);
-    else __syncthreads();
+    if constexpr (FIRST + COUNT < K)
+        sum_samples<FIRST + COUNT>(words, n, units, at, by_warp, sums);
+    else
+        __syncthreads();
 }

@@ -3,7 +3,7 @@
 #include "moments.cuh"
 
 constexpr double PSEUDO_COUNT = 0.5;  // samples added to each component of each frame's weights
-constexpr int DRIFT = Q + 2;                // a frame's deviation: trend coefficients, offset, contrast
+constexpr int DRIFT = Q + 2;          // a frame's deviation: trend coefficients, offset, contrast
 constexpr int Q_OR_ONE = Q > 0 ? Q : 1;
 
 // The blocks that fit one replicate together. Blocks of a team wait for each other, so all of a launch with teams of

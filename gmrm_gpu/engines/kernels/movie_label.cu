@@ -4,7 +4,7 @@
 
 // One replicate; T frames of m places.
 struct Labelling {
-    const Word* words;    // (T, m)
+    const Word* words;  // (T, m)
     i64 m;
     Units units;
     int n_frames;
@@ -87,11 +87,11 @@ __device__ __forceinline__ void two_sided(const Labelling& job, const Team& team
 // Scratch: weights (teams, T, K); made (teams, T, K, cells); held (teams, T, K, cells); scratch (blocks, 2 K cells);
 // parts (blocks, n_parts(m), K); cells those of label_levels. board: 1 + 2 teams words, zero.
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
-movie_label(const Word* __restrict__ words, int n_replicates, int n_frames, i64 m, int height, int width,
-            int settle_levels, int label_levels, int n_remap, const u8* usable, const double* units,
-            const double* common, const double* fitted_weights, const double* drift, const u32* settled,
-            const u8* foreground, const u8* label_of, int team_size, u8* labels, float* posterior, double* weights,
-            u32* made, float* held, float* scratch, double* parts, u32* board) {
+    movie_label(const Word* __restrict__ words, int n_replicates, int n_frames, i64 m, int height, int width,
+                int settle_levels, int label_levels, int n_remap, const u8* usable, const double* units,
+                const double* common, const double* fitted_weights, const double* drift, const u32* settled,
+                const u8* foreground, const u8* label_of, int team_size, u8* labels, float* posterior, double* weights,
+                u32* made, float* held, float* scratch, double* parts, u32* board) {
     SHARED_MEMORY(memory);
     Carver carve(memory);
     Team team = make_team(board, team_size);
@@ -129,8 +129,10 @@ movie_label(const Word* __restrict__ words, int n_replicates, int n_frames, i64 
             i64 cells = maps.n_cells();
             through_time(team, i ? made : settled + first_frame * K * cells, job.held, n_frames, K * cells);
             team.sync();
-            if (i < n_remap) remap(job, team, maps, finest, made);
-            else two_sided(job, team, maps, foreground + r * K, label_of + r * K, mine, probability);
+            if (i < n_remap)
+                remap(job, team, maps, finest, made);
+            else
+                two_sided(job, team, maps, foreground + r * K, label_of + r * K, mine, probability);
             team.sync();
         }
     }

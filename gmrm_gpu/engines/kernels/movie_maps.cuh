@@ -117,7 +117,7 @@ __device__ __forceinline__ void parent_of(const Maps& maps, const Pyramid& at, i
 // what other frames left. weights: (K) of the whole frame, 0 for a dropped component.
 template <class Group>
 __device__ __noinline__ void make_priors(const Group& group, const Maps& maps, const Pyramid& at, const float* held,
-                                            const float* weights) {
+                                         const float* weights) {
     int finest = maps.n_levels - 1;
     for (int l = finest - 1; l >= 0; --l) {
         const float* fine = l + 1 == finest ? held : at.sums + maps.before(l + 1);

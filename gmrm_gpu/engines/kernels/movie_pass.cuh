@@ -147,7 +147,7 @@ struct Weights {
 // words: (n) samples of the frame. made: (K, rows, columns), zero, receives the deposits. sums: (N_SUMS). tables:
 // (n_warps, TABLE), shared. The whole block.
 __device__ __noinline__ void frame_pass(const Word* words, i64 n, const Units& units, const Densities& at,
-                                           const Weights& weights, u32* made, double* sums, float* tables) {
+                                        const Weights& weights, u32* made, double* sums, float* tables) {
     float* table = tables + warp_id() * TABLE;
     LaneSums mine;
     for (i64 first = warp_id() * WARP; first < n; first += blockDim.x) {

@@ -84,10 +84,10 @@ __device__ __forceinline__ void expect_nothing(const Team& team, i64 n, float* e
 // Scratch: made (teams, K, cells), zero; held (teams, K, cells); scratch (teams, 2 K cells); parts (teams, n_parts(m) K
 // + n_parts(cells) N_WAYS). board: 1 + 2 teams words, zero.
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
-movie_past(const Word* __restrict__ words, int n_replicates, int n_frames, i64 m, int height, int width, int n_levels,
-           const u8* usable, const double* units, const double* common, const double* drift, const u8* foreground,
-           const double* pixel_shares, int team_size, float* expected, double* means, u32* made, float* held,
-           float* scratch, double* parts, u32* board) {
+    movie_past(const Word* __restrict__ words, int n_replicates, int n_frames, i64 m, int height, int width,
+               int n_levels, const u8* usable, const double* units, const double* common, const double* drift,
+               const u8* foreground, const double* pixel_shares, int team_size, float* expected, double* means,
+               u32* made, float* held, float* scratch, double* parts, u32* board) {
     SHARED_MEMORY(memory);
     Carver carve(memory);
     Team team = make_team(board, team_size);

@@ -5,8 +5,8 @@
 // words: (R, T, m) samples. pooled: (R, T n), place (t n + i) % m * stride % m of frame t is its i-th; null where the
 // start takes all samples as they are. broken: (R), zero, set where a sample is infinite or not a number.
 extern "C" __global__ void __launch_bounds__(THREADS)
-movie_pool(const Word* __restrict__ words, i64 n_replicates, i64 n_frames, i64 m, i64 n, i64 stride, Word* pooled,
-           u32* broken) {
+    movie_pool(const Word* __restrict__ words, i64 n_replicates, i64 n_frames, i64 m, i64 n, i64 stride, Word* pooled,
+               u32* broken) {
     i64 first = i64(blockIdx.x) * blockDim.x + threadIdx.x, step = i64(gridDim.x) * blockDim.x;
     if (pooled)
         for (i64 i = first; i < n_replicates * n_frames * n; i += step) {

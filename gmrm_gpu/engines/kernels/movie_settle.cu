@@ -10,9 +10,9 @@ struct Settling {
     Units units;
     double floor, pull, strength;
     Movie movie;
-    u32* made;        // (T, K, cells) deposits
-    float* held;      // (T, K, cells), what other frames left
-    float* scratch;   // of this block
+    u32* made;       // (T, K, cells) deposits
+    float* held;     // (T, K, cells), what other frames left
+    float* scratch;  // of this block
 };
 
 struct Shared {
@@ -76,8 +76,10 @@ __device__ __forceinline__ void leap(StepState* state) {
     length = length < 1.0 ? 1.0 : length > LONGEST ? LONGEST : length;
     for (int i = 0; i < N; ++i) {
         double far = first[i] + 2.0 * length * step[i] + length * length * bend[i];
-        if (i < K) now->means[i] = far * now->sigmas[i];
-        else if (i >= 2 * K) now->coef[i - 2 * K] = far * smallest;
+        if (i < K)
+            now->means[i] = far * now->sigmas[i];
+        else if (i >= 2 * K)
+            now->coef[i - 2 * K] = far * smallest;
         bend[i] = far;
     }
     for (int k = 0; k < K; ++k) now->sigmas[k] = exp(bend[K + k]);
@@ -159,8 +161,7 @@ __device__ __noinline__ void measure(const Word* words, i64 n, StepState* state,
 __device__ __forceinline__ const Word* take_even(const Team& team, const Word* words, int n_frames, i64 m, i64 n,
                                                  i64 stride, Word* taken) {
     if (n == m) return words;
-    for (i64 i = team.first(); i < n_frames * n; i += team.stride())
-        taken[i] = words[i / n * m + i % m * stride % m];
+    for (i64 i = team.first(); i < n_frames * n; i += team.stride()) taken[i] = words[i / n * m + i % m * stride % m];
     return taken;
 }
 
@@ -263,13 +264,13 @@ __device__ __forceinline__ void store(const Shared* shared, double* common, doub
 // Scratch: held (teams, T, K, cells); numbers (teams, T, N_PARAMETERS + N_SUMS + WALK); scratch (blocks, 2 K cells);
 // board: 1 + 3 teams words, zero.
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
-movie_settle(const Word* __restrict__ words, const Word* __restrict__ pooled, i64 n_pooled, int n_replicates,
-             int n_frames, i64 m, i64 n, i64 stride, int height, int width, int n_levels, const u8* start_status,
-             const u32* broken, const double* start_weights, const double* start_means, const double* start_sigmas,
-             const double* start_coef, double sigma_floor, double trend_prior, double strength, int team_size,
-             double* units, double* common, double* weights, double* drift, double* log_likelihood, double* moved,
-             int* n_iter, int* n_seen, u32* made, Word* subset, float* held, double* numbers, float* scratch,
-             u32* board) {
+    movie_settle(const Word* __restrict__ words, const Word* __restrict__ pooled, i64 n_pooled, int n_replicates,
+                 int n_frames, i64 m, i64 n, i64 stride, int height, int width, int n_levels, const u8* start_status,
+                 const u32* broken, const double* start_weights, const double* start_means, const double* start_sigmas,
+                 const double* start_coef, double sigma_floor, double trend_prior, double strength, int team_size,
+                 double* units, double* common, double* weights, double* drift, double* log_likelihood, double* moved,
+                 int* n_iter, int* n_seen, u32* made, Word* subset, float* held, double* numbers, float* scratch,
+                 u32* board) {
     SHARED_MEMORY(memory);
     Carver carve(memory);
     Shared* shared = reinterpret_cast<Shared*>(carve.take<unsigned char>(MOVIE_STATE_BYTES));
@@ -283,16 +284,24 @@ movie_settle(const Word* __restrict__ words, const Word* __restrict__ pooled, i6
         i64 frame = i64(r) * n_frames;
         double* unit = units + 2 * r;
         if (team.rank == 0) measure(pooled + r * n_pooled, n_pooled, &shared->state, unit);
-        const Word* mine = take_even(team, words + frame * m, n_frames, m, n, stride,
-                                     subset + i64(team.index) * n_frames * n);
+        const Word* mine =
+            take_even(team, words + frame * m, n_frames, m, n, stride, subset + i64(team.index) * n_frames * n);
         team.sync();
         count_samples(team, mine, n_frames, n, n_seen + frame);
         if (threadIdx.x == 0) {
             double pull = trend_prior > 0.0 ? unit[1] / trend_prior : 0.0;
             Maps maps = make_maps(height, width, n_levels, float(PUREST));
             Movie movie = movie_at(n_frames, weights + frame * K, drift + frame * DRIFT, numbers);
-            shared->job = {mine, n, maps, make_units(unit[0], unit[1], height, width), sigma_floor / unit[1],
-                           pull * pull, strength, movie, made + frame * size, held + team.index * n_frames * size,
+            shared->job = {mine,
+                           n,
+                           maps,
+                           make_units(unit[0], unit[1], height, width),
+                           sigma_floor / unit[1],
+                           pull * pull,
+                           strength,
+                           movie,
+                           made + frame * size,
+                           held + team.index * n_frames * size,
                            scratch + blockIdx.x * 2 * size};
         }
         __syncthreads();

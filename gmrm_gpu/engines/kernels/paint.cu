@@ -10,8 +10,8 @@
 //
 // samples: (F, m). labels: (F, m). maps: see maps.cuh, zero before.
 extern "C" __global__ void __launch_bounds__(N_THREADS)
-paint_maps(const Word* __restrict__ samples, const u8* __restrict__ labels, u32* __restrict__ maps, int m, int length,
-           int chunks, int height, int width, int n_phases) {
+    paint_maps(const Word* __restrict__ samples, const u8* __restrict__ labels, u32* __restrict__ maps, int m,
+               int length, int chunks, int height, int width, int n_phases) {
     i64 fit = blockIdx.x / chunks;
     int start = blockIdx.x % chunks * length, stop = min(start + length, m);
     for (int j = start + threadIdx.x; j < stop; j += N_THREADS) {

@@ -11,11 +11,11 @@
 // A draw as the host lays it out (fused/draw.py), in words of 32 bits.
 struct DrawPlan {
     int height, width;
-    int m;             // places a frame, `Sampler.capacity`
+    int m;  // places a frame, `Sampler.capacity`
     int n_replicates, n_frames;
-    int n;             // the permutation is of 0..n-1: allowed pixels, or segments of rows
-    int bits;          // of its network
-    int rows, columns; // stratified: the grid of blocks; lines: columns segments a row, of `rows` places each
+    int n;              // the permutation is of 0..n-1: allowed pixels, or segments of rows
+    int bits;           // of its network
+    int rows, columns;  // stratified: the grid of blocks; lines: columns segments a row, of `rows` places each
     int first_count, n_thresholds;  // bernoulli
     Seed seed;
 };

@@ -8,7 +8,7 @@ constexpr double MIN_COUNT = 2.0;  // a component that holds fewer samples is dr
 // Scratch of a step, in shared memory.
 struct StepWork {
     double count[K], precision[K], shift[K], part[K * (Q > 0 ? Q : 1)];
-    double normal[Q > 0 ? Q * (Q + 1) : 1];  // (Q, Q + 1), the right-hand side last
+    double normal[Q > 0 ? Q*(Q + 1) : 1];  // (Q, Q + 1), the right-hand side last
 };
 
 __device__ __forceinline__ double warp_max(double value) {
@@ -89,9 +89,10 @@ __device__ __forceinline__ void square_parts(const double* sums, StepWork* work)
 #endif
 
 // The next parameters, in `next` (shared, N_PARAMETERS). joint: means and trend together (the fast schedule), or one
-// after the other. floor: smallest sigma, pull: precision of the trend's prior, both standardised. Steps start from the float32 values that the deviations were taken from.
-__device__ __forceinline__ void m_step(const double* sums, const double* theta, bool joint, double floor,
-                                       double pull, StepWork* work, double* next) {
+// after the other. floor: smallest sigma, pull: precision of the trend's prior, both standardised. Steps start
+// from the float32 values that the deviations were taken from.
+__device__ __forceinline__ void m_step(const double* sums, const double* theta, bool joint, double floor, double pull,
+                                       StepWork* work, double* next) {
     int k = lane_id();
     double count = k < K ? resp_sum(sums, k, 0) : 0.0, shift = 0.0;
     bool alive = k < K && count >= MIN_COUNT && theta[k] > 0.5 * NO_COMPONENT;

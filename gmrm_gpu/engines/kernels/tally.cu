@@ -6,9 +6,9 @@
 #define N_THREADS 256
 #define N_SUMS 5
 
-#define SIMPLE 0   // samples by themselves
-#define PAIRS 1    // stratified: successive samples are neighbours
-#define CLUSTERS 2 // lines: `size` successive samples belong together
+#define SIMPLE 0    // samples by themselves
+#define PAIRS 1     // stratified: successive samples are neighbours
+#define CLUSTERS 2  // lines: `size` successive samples belong together
 
 struct Sums {
     int n, with;  // visited, and foreground among them, of the samples of one unit
@@ -29,8 +29,8 @@ __device__ __forceinline__ Sums unit_sums(const u8* labels, int first, int size,
 // labels: (F, m). sums: (F, N_SUMS), zero before: visited; foreground; then for PAIRS the pairs both of which were
 // visited, and those of them that differ; for CLUSTERS the sums over units of s^2, s n and n^2, s and n being the
 // unit's foreground and visited samples.
-extern "C" __global__ void __launch_bounds__(N_THREADS)
-tally(const u8* __restrict__ labels, u64* __restrict__ sums, int m, int size, int length, int chunks, int foreground) {
+extern "C" __global__ void __launch_bounds__(N_THREADS) tally(const u8* __restrict__ labels, u64* __restrict__ sums,
+                                                              int m, int size, int length, int chunks, int foreground) {
     i64 fit = blockIdx.x / chunks;
     int start = blockIdx.x % chunks * length, stop = min(start + length, m / size);
     const u8* own = labels + fit * m;
