@@ -52,3 +52,14 @@ def assert_same(found, wanted, *, exactly=False, estimator="count"):
             # Where phases overlap, two fits that stop within the tolerance differ a little; labels must not.
             close = name == "posterior" or (estimator == "posterior" and "share" in name)
             np.testing.assert_allclose(a, b, rtol=0, atol=5e-4 if close else 1e-12, err_msg=name)
+
+
+def pack(values, positions, valid, wide, shape):
+    """Samples as the draw kernel writes them."""
+    y, x = np.divmod(positions, shape[1])
+    if wide:
+        bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
+        words = bits << np.uint64(32) | y.astype(np.uint64) << np.uint64(16) | x.astype(np.uint64)
+    else:
+        words = values.astype(np.uint32) << 24 | y.astype(np.uint32) << 12 | x.astype(np.uint32)
+    return words if valid is None else np.where(valid, words, ~np.zeros_like(words))

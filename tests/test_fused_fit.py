@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from devices import ON_GPU, kernel_device, missing
+from fused_cases import pack
 
 from gmrm_gpu.backend import make_backend
 from gmrm_gpu.config import MixtureConfig
@@ -26,17 +27,6 @@ SEED, RATE = 2**40 + 7, 0.05
 CUBIC = "x,y,x2,xy,y2,x3,x2y,xy2,y3"
 STEEP = "x4,x2y2,y4,x3,x,y,xy3,x3y,y2"
 MODELS = [(1, "none"), (2, "linear"), (2, STEEP), (3, "quadratic"), (4, "quadratic+electrode"), (5, "y3"), (6, CUBIC)]
-
-
-def pack(values, positions, valid, wide, shape):
-    """Samples as the draw kernel writes them."""
-    y, x = np.divmod(positions, shape[1])
-    if wide:
-        bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
-        words = bits << np.uint64(32) | y.astype(np.uint64) << np.uint64(16) | x.astype(np.uint64)
-    else:
-        words = values.astype(np.uint32) << 24 | y.astype(np.uint32) << 12 | x.astype(np.uint32)
-    return words if valid is None else np.where(valid, words, ~np.zeros_like(words))
 
 
 def fused(values, positions, config, *, valid=None, wide=False, shape=SHAPE, frames=1, resident=None, device=None):

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 
+import fused_cases
 import numpy as np
 import pytest
 from backends import NUMPY64
@@ -66,14 +67,7 @@ def scene(config, *, rows=2, n_frames=6, m=150, seed=0, shape=SHAPE):
 
 
 def pack(values, places, valid=None, *, wide=False, shape=SHAPE):
-    """Samples as the draw kernel writes them."""
-    y, x = np.divmod(places, shape[1])
-    if wide:
-        bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
-        words = bits << np.uint64(32) | y.astype(np.uint64) << np.uint64(16) | x.astype(np.uint64)
-    else:
-        words = values.astype(np.uint32) << 24 | y.astype(np.uint32) << 12 | x.astype(np.uint32)
-    return words if valid is None else np.where(valid, words, ~np.zeros_like(words))
+    return fused_cases.pack(values, places, valid, wide, shape)
 
 
 def model_of(values, places, config, valid=None, allowed=None, shape=SHAPE):

@@ -65,15 +65,8 @@ struct Compensated {
     __device__ __forceinline__ double value() const { return double(sum) - double(excess); }
 };
 
-// Responsibilities of one sample, their deviations, and log2 of its density.
-__device__ __forceinline__ float e_step(float residual, const Densities& at, float (&resp)[K], float (&dev)[K]) {
-    float top = float(NO_COMPONENT);
-#pragma unroll
-    for (int k = 0; k < K; ++k) {
-        dev[k] = residual - at.mean[k];
-        resp[k] = at.level[k] - at.sharpness[k] * (dev[k] * dev[k]);
-        top = fmaxf(top, resp[k]);
-    }
+// Turns log2 densities, the highest of which is `top`, into responsibilities; returns log2 of their sum.
+__device__ __forceinline__ float normalise(float (&resp)[K], float top) {
     float total = 0.0f;
 #pragma unroll
     for (int k = 0; k < K; ++k) {
@@ -84,6 +77,18 @@ __device__ __forceinline__ float e_step(float residual, const Densities& at, flo
 #pragma unroll
     for (int k = 0; k < K; ++k) resp[k] *= inverse;
     return top + __log2f(total);  // total is in [1, K]: within 2^-22, which differences of passes do not see
+}
+
+// Responsibilities of one sample, their deviations, and log2 of its density.
+__device__ __forceinline__ float e_step(float residual, const Densities& at, float (&resp)[K], float (&dev)[K]) {
+    float top = float(NO_COMPONENT);
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+        dev[k] = residual - at.mean[k];
+        resp[k] = at.level[k] - at.sharpness[k] * (dev[k] * dev[k]);
+        top = fmaxf(top, resp[k]);
+    }
+    return normalise(resp, top);
 }
 
 // The trend is small beside z: summed by itself it rounds less, and rounding here is most of the objective's noise.

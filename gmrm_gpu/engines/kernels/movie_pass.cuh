@@ -24,16 +24,7 @@ __device__ __forceinline__ float e_step_weighted(float residual, const Densities
         resp[k] = at.level[k] + prior - at.sharpness[k] * (dev[k] * dev[k]);
         top = fmaxf(top, resp[k]);
     }
-    float total = 0.0f;
-#pragma unroll
-    for (int k = 0; k < K; ++k) {
-        resp[k] = exp2f(resp[k] - top);
-        total += resp[k];
-    }
-    float inverse = 1.0f / total;
-#pragma unroll
-    for (int k = 0; k < K; ++k) resp[k] *= inverse;
-    return top + log2f(total);
+    return normalise(resp, top);
 }
 
 __device__ __forceinline__ float trend_at(float x, float y, const Densities& at) {
