@@ -152,6 +152,24 @@ def test_a_whole_movie_is_a_few_launches():
     assert device.launches == ["draw", "fit", "movie_settle", "movie_label", "movie_past"]
 
 
+@needs_compiler
+@pytest.mark.parametrize("method", ["paper", "movie"])
+def test_kernels_are_compiled_before_the_first_is_needed(method):
+    class Preparing(HostDevice):
+        prepared = frozenset()
+
+        def prepare(self, sources):
+            self.prepared |= {source.digest for source in sources}
+
+        def kernel(self, source, *, cooperative=False):
+            assert source.digest in self.prepared, source.name
+            return super().kernel(source, cooperative=cooperative)
+
+    device = Preparing()
+    runner(settings(method=method), device).run(0.2, np.arange(2))
+    assert len(device.prepared) == 5
+
+
 def test_a_thousand_replicates_are_five_launches():
     config = replace(settings(mixture=MixtureConfig()), correction=CorrectionConfig()).resolved
     for rate, n_replicates in ((0.1, 100), (0.05, 200), (0.01, 1000)):

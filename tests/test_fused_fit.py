@@ -377,6 +377,14 @@ def test_nothing_is_out_of_bounds_or_raced(sanitize):
     assert bits(fused(values, positions, config, device=device)) == bits(fused(values, positions, config))
 
 
+def test_the_last_block_of_the_starts_subset_ends_with_the_samples():
+    # 1,025 samples are three blocks of 342 places: the last place holds no sample.
+    values, positions = scene(1, 1025, 2)
+    config = MixtureConfig(n_components=2, trend="none", max_iter=1, n_start_iter=1, starts=("spread",))
+    device = kernel_device(sanitize="asan")
+    assert bits(fused(values, positions, config, device=device)) == bits(fused(values, positions, config))
+
+
 def test_an_instance_is_its_model_and_size_class():
     # Settings that are arguments of the launch must not compile anything anew.
     digest = fit_source(2621, MixtureConfig(), wide=False).digest

@@ -62,9 +62,14 @@ class CudaDevice:
         self.arch = choose_arch(self.capability, self.compiler)
 
     def prepare(self, sources: Iterable[KernelSource]) -> None:
-        """Compile kernels side by side, on all cores, before the first of them is needed."""
+        """Compile kernels side by side, on all cores, before the first is needed; loaded ones are left alone."""
+        with self._lock:
+            loaded = {source for source, _ in self._kernels}
+        wanted = set(sources) - loaded
+        if not wanted:
+            return
         with ThreadPoolExecutor(n_cores()) as pool:
-            list(pool.map(lambda source: compile_kernel(source, self.arch, compiler=self.compiler), set(sources)))
+            list(pool.map(lambda source: compile_kernel(source, self.arch, compiler=self.compiler), wanted))
 
     def kernel(self, source: KernelSource, *, cooperative: bool = False) -> CudaKernel:
         """The kernel, compiled and loaded at its first use."""

@@ -6,6 +6,8 @@ import ctypes
 import functools
 import math
 import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -249,6 +251,11 @@ class HostDevice:
         """The compiled kernel, callable as ``kernel((blocks,), (threads,), args, shared_mem=bytes)``."""
         library(source, self.build_flags)
         return HostKernel(source, self, cooperative)
+
+    def prepare(self, sources: Iterable[Any]) -> None:
+        """Compile kernels side by side."""
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(build.kernel_library, set(sources)))
 
     def resident_blocks(self, source: Any, threads: int, shared_bytes: int) -> int:
         """How many blocks cooperative launches may have."""

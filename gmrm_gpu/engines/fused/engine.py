@@ -18,9 +18,18 @@ from .draw import Drawn, prepare_draw, run_draw
 from .fit import FitArrays, FitKeys, run_fit
 from .label import Labels, posterior_means, run_label
 from .launch import Device, Launch
-from .movie_fit import fit_movies, label_movie
+from .movie_fit import fit_movies, label_movie, movie_kernels
 from .movie_plan import Room
-from .plan import BlockSize, bytes_per_replicate, maps_of, movie_block_bytes, movie_sizes, plan_fits, slab_frames
+from .plan import (
+    BlockSize,
+    bytes_per_replicate,
+    maps_of,
+    movie_block_bytes,
+    movie_sizes,
+    plan_fits,
+    plan_launches,
+    slab_frames,
+)
 from .tally import run_tally, share_and_variance
 
 
@@ -126,6 +135,7 @@ class FusedEngine:
         """
         device, shape = self.device, movie.shape
         size = self.size(sampler, len(replicates), movie, budget)
+        device.prepare(launch.kernel for launch in plan_launches(size, config))
         drawn = self._drawn(movie, size, replicates)
         fits = FitArrays.empty(size.n_fits, config.mixture, device)
         keys = FitKeys(sampler.config.seed, sampler.config.rate, *drawn.inputs[-2:])
@@ -168,6 +178,7 @@ class FusedEngine:
         """
         size = self.size(sampler, len(replicates), movie, budget)
         sizes = movie_sizes(size, config, n_ways=1 if pixel_weights is None else 2)
+        self.device.prepare([size.job(replicates, movie.numbers).source, *movie_kernels(sizes)])
         words = self._drawn(movie, size, replicates).samples
         # The starts of a movie belong to its frame 0, whatever the numbers of its frames.
         numbers = (self.device.asarray(np.asarray(a, dtype=np.uint32)) for a in (replicates, [0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,9 @@ class Device(Protocol):
 
     def kernel(self, source: KernelSource, *, cooperative: bool = False) -> Kernel:
         """The compiled kernel; `cooperative`: all its blocks run at once, so that they may wait for each other."""
+
+    def prepare(self, sources: Iterable[KernelSource]) -> None:
+        """Compile kernels side by side, those that are not there yet."""
 
     def resident_blocks(self, source: KernelSource, threads: int, shared_bytes: int) -> int:
         """How many blocks of a kernel the whole device holds at once."""

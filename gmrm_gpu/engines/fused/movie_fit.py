@@ -18,6 +18,7 @@ from ...mixture.movie_settle import Settled
 from ...mixture.movie_steps import MovieParameters, MovieSteps
 from ...results import FitStatus, MovieFit
 from ..generic import LabelledMovie
+from ..source import KernelSource
 from .fit import FitArrays, FitKeys, plan_fit, run_fit
 from .launch import Device, Launch
 from .movie import Pooled, Reading, SettledArrays, expect_movies, label_movies, pool_samples, settle_movies
@@ -140,6 +141,15 @@ def label_movie(
     mean = device.to_host(means)
     weighted = None if pixel_weights is None else mean[..., 1]
     return LabelledMovie(fit, foreground, labels, posterior, expected, mean[..., 0], weighted)
+
+
+def movie_kernels(sizes: MovieSizes) -> list[KernelSource]:
+    """Every kernel after the draw."""
+    pool = plan_pool(sizes)
+    m = sizes.n_start * sizes.n_frames
+    launches = [plan_fit(sizes.n_replicates, m, sizes.mixture, wide=sizes.wide).launch, settle_launch(sizes)]
+    launches += [label_launch(sizes), past_launch(sizes), *([] if pool is None else [pool])]
+    return [launch.kernel for launch in launches]
 
 
 def movie_launches(sizes: MovieSizes, room: Callable[[Launch], Room], start: Launch) -> list[Launch]:
