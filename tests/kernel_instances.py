@@ -13,7 +13,7 @@ import numpy as np
 from gmrm_gpu.config import MixtureConfig
 from gmrm_gpu.engines.device import PROBE
 from gmrm_gpu.engines.fused import cut
-from gmrm_gpu.engines.fused.correct import correct_source, plan_paint
+from gmrm_gpu.engines.fused.correct import correct_source
 from gmrm_gpu.engines.fused.draw import SCHEME_NUMBERS, VALUE_TYPES, draw_source
 from gmrm_gpu.engines.fused.fit import plan_fit
 from gmrm_gpu.engines.fused.label import plan_label
@@ -120,7 +120,7 @@ def _labels() -> list[Instance]:
 
 def _corrections() -> list[Instance]:
     """A window of pixels is 0 words (any width), 1 or 2."""
-    found = [_launched(f"paint{'-wide' * wide}", plan_paint(1000, SMALL, wide=wide), 40) for wide in (False, True)]
+    found = []
     for n_phases, window, wide in product(range(2, 7), range(3), (False, True)):
         source = correct_source(n_phases, window, wide=wide)
         archs = ALL if n_phases in (2, 3, 6) and not wide else ONE

@@ -17,13 +17,29 @@ from gmrm_gpu.engines.fused.draw import (
     plan_draw,
     prepare_draw,
     run_draw,
-    unpack_words,
 )
 from gmrm_gpu.sampling import Sampler
 
 on_host = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 REPLICATES = np.array([0, 3, 70_000, 2**32 - 1], dtype=np.uint32)
 FRAMES = np.array([0, 6, 9, 2**31], dtype=np.uint32)
+_NO_SAMPLE = (np.uint32(0xFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFF))
+
+
+def unpack_words(words: np.ndarray, wide: bool, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values (float32), flat positions (int32) and validity (bool) of packed samples, on the host, same shape.
+
+    Where there is no sample, value and position are 0.
+    """
+    valid = words != _NO_SAMPLE[wide]
+    words = np.where(valid, words, 0)
+    if wide:
+        values = (words >> np.uint64(32)).astype(np.uint32).view(np.float32)
+        y, x = words >> np.uint64(16) & np.uint64(0xFFFF), words & np.uint64(0xFFFF)
+    else:
+        values = (words >> np.uint32(24)).astype(np.float32)
+        y, x = words >> np.uint32(12) & np.uint32(0xFFF), words & np.uint32(0xFFF)
+    return values, y.astype(np.int32) * np.int32(width) + x.astype(np.int32), valid
 
 
 def movie_of(shape, dtype, seed=0):

@@ -51,26 +51,6 @@ def neighbourhood(correction: CorrectionConfig, n_frames: int, window: int) -> n
     return out
 
 
-def paint_source(*, wide: bool) -> KernelSource:
-    """The kernel's instance."""
-    return KernelSource("paint_maps", "paint.cu", (("WIDE", int(wide)),))
-
-
-def plan_paint(n_fits: int, m: int, *, wide: bool) -> Launch:
-    """The launch that paints the labels of `n_fits` frames of `m` places each."""
-    return Launch(paint_source(wide=wide), n_fits * cut_samples(m).chunks, THREADS)
-
-
-def run_paint(words: Array, labels: Array, shape: tuple[int, int], n_phases: int, *, device: Device) -> Array:
-    """Bit maps (R, T, words, height, phases) of labels (R, T, m) that the label kernel did not make."""
-    replicates, frames, m = labels.shape
-    cut = cut_samples(m)
-    maps = device.zeros((replicates, frames, *map_shape(shape, n_phases)), np.uint32)
-    sizes = (np.int32(n) for n in (m, cut.length, cut.chunks, *shape, n_phases))
-    plan_paint(replicates * frames, m, wide=words.dtype == np.uint64).run(device, (words, labels, maps, *sizes))
-    return maps
-
-
 def correct_source(n_phases: int, window: int, *, wide: bool) -> KernelSource:
     """The kernel's instance; `window` as `window_words` says."""
     constants = (("N_PHASES", n_phases), ("WIDE", int(wide)), ("WINDOW", window))

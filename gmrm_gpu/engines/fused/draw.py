@@ -26,7 +26,6 @@ SCHEME_NUMBERS = {"full": 0, "fixed": 1, "bernoulli": 2, "stratified": 3, "lines
 MOST_SIDE, MOST_PIXELS = 65535, 2**30
 """Largest frame: coordinates have 16 bits, products of two sides 32, and places are counted by int32."""
 _KEY_BYTES = 52
-_NO_SAMPLE = (np.uint32(0xFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFF))
 
 
 def draw_obstacle(shape: tuple[int, int], dtype: np.dtype) -> str | None:
@@ -158,19 +157,3 @@ def run_draw(drawn: Drawn, movie: Array, first: int, device: Device) -> None:
     sizes = (np.int32(first), np.int32(job.cut.length), np.int32(job.cut.chunks))
     args = (plan, movie, *tables, drawn.samples, drawn.n_samples, *sizes)
     plan_draw(job, movie.shape[0]).run(device, args)
-
-
-def unpack_words(words: np.ndarray, wide: bool, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values (float32), flat positions (int32) and validity (bool) of packed samples, on the host, same shape.
-
-    Where there is no sample, value and position are 0.
-    """
-    valid = words != _NO_SAMPLE[wide]
-    words = np.where(valid, words, 0)
-    if wide:
-        values = (words >> np.uint64(32)).astype(np.uint32).view(np.float32)
-        y, x = words >> np.uint64(16) & np.uint64(0xFFFF), words & np.uint64(0xFFFF)
-    else:
-        values = (words >> np.uint32(24)).astype(np.float32)
-        y, x = words >> np.uint32(12) & np.uint32(0xFFF), words & np.uint32(0xFFF)
-    return values, y.astype(np.int32) * np.int32(width) + x.astype(np.int32), valid

@@ -184,13 +184,12 @@ class FusedEngine:
         numbers = (self.device.asarray(np.asarray(a, dtype=np.uint32)) for a in (replicates, [0]))
         keys = FitKeys(sampler.config.seed, sampler.config.rate, *numbers)
         fitted = fit_movies(words, sizes, keys=keys, sigma_floor=sigma_floor, room=self._room, device=self.device)
-        allowed = sampler.allowed
         return label_movie(
             words,
             fitted,
             sizes,
             config.phases,
-            allowed=allowed,
+            allowed=sampler.allowed,
             pixel_weights=pixel_weights,
             room=self._room,
             device=self.device,
