@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import devices
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -23,6 +24,19 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from movies import exact_sources
 
     return exact_sources(tmp_path_factory.mktemp("sources"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "each_device" in metafunc.fixturenames:
+        alone = metafunc.definition.get_closest_marker("harness") is not None and not devices.ON_GPU
+        metafunc.parametrize("each_device", ["harness"] if alone else devices.EVERY, indirect=True)
+
+
+@pytest.fixture
+def each_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test of kernels everywhere that `devices.kernel_device` can make a device."""
+    monkeypatch.setattr(devices, "on", request.param)
+    return request.param
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
