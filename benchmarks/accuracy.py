@@ -27,8 +27,8 @@ from pathlib import Path
 
 import masks
 import numpy as np
-import peers
 import targets
+from peers.labels import compare as compare_programs
 from record import stamp
 
 import gmrm_gpu as gg
@@ -237,7 +237,7 @@ def labels(args):
                     simulated(scenario, difficulty, args.side, args.frames, args.seed + i)
                     for i in range(args.label_movies)
                 )
-                for row in peers.compare(simulations, case.config, rate, quick=args.quick):
+                for row in compare_programs(simulations, case.config, rate, quick=args.quick):
                     print_labels(scenario, difficulty, rate, row)
                     yield {"what": "labels", "scenario": scenario, "difficulty": difficulty, "rate": rate, **row}
 

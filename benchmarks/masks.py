@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import peers
+from peers.labels import available, detrended, gaussian_mixture, otsu
 
 import gmrm_gpu as gg
 
@@ -52,10 +52,10 @@ def all_labels(image, rate):
             seen = np.flatnonzero(result.labels[0])
             yield name, k, result.labels[0].ravel()[seen] == 2, seen, float(result.share[0])
         values = image.ravel()[seen].astype(float)
-        flat = peers.detrended(values, seen, image.shape, ((1, 0), (0, 1)))
-        programs = {"Otsu": peers.otsu, "scikit-learn": peers.gaussian_mixture}
+        flat = detrended(values, seen, image.shape, ((1, 0), (0, 1)))
+        programs = {"Otsu": otsu, "scikit-learn": gaussian_mixture}
         for name, program in programs.items():
-            if name == "Otsu" or peers.available("sklearn"):
+            if name == "Otsu" or available("sklearn"):
                 labels = program(-flat, k)
                 yield name, k, labels, seen, float(labels.mean())
 

@@ -6,7 +6,6 @@ frames and frames from which a least-squares trend was taken; best settings are 
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -17,6 +16,8 @@ from gmrm_gpu.classify import NOT_VISITED
 from gmrm_gpu.correct import Corrector
 from gmrm_gpu.recorder import Observer
 from gmrm_gpu.runner import Runner
+
+from .classic import atropos_classes, available, detrended, otsu_thresholds
 
 EVERY = 6
 """Other programs see every sixth frame only; all labels are compared on these."""
@@ -154,15 +155,6 @@ def ours(simulation, config, rate, frames, quick):
         yield "paper", name, score
 
 
-def detrended(values, positions, shape, terms):
-    """Values less their least-squares trend, the mean kept."""
-    y, x = np.divmod(positions, shape[1])
-    x, y = 2 * x / (shape[1] - 1) - 1, 2 * y / (shape[0] - 1) - 1
-    basis = np.stack([np.ones(len(values)), *(x**a * y**b for a, b in terms)], axis=1)
-    coef = np.linalg.lstsq(basis, values, rcond=None)[0]
-    return values - basis[:, 1:] @ coef[1:]
-
-
 def gaussian_mixture(values, k):
     """Foreground by scikit-learn's mixture: the brightest component."""
     from sklearn.mixture import GaussianMixture
@@ -175,31 +167,12 @@ def gaussian_mixture(values, k):
 
 def otsu(values, k):
     """Foreground by Otsu's threshold; with three classes the upper one of the two that part them best."""
-    edges = np.linspace(values.min(), values.max(), 257)
-    counts = np.histogram(values, edges)[0].astype(float)
-    middle = 0.5 * (edges[1:] + edges[:-1])
-    n, total = np.concatenate([[0.0], counts.cumsum()]), np.concatenate([[0.0], (counts * middle).cumsum()])
-
-    def part(i, j):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.nan_to_num((total[j] - total[i]) ** 2 / (n[j] - n[i]))
-
-    cut = np.arange(1, 256)
-    if k == 2:
-        return values > edges[cut[np.argmax(part(0, cut) + part(cut, 256))]]
-    low, high = np.meshgrid(cut, cut, indexing="ij")
-    between = np.where(low < high, part(0, low) + part(low, high) + part(high, 256), -1.0)
-    return values > edges[high.ravel()[np.argmax(between)]]
+    return values > otsu_thresholds(values, k)[-1]
 
 
 def atropos(image, k, mrf):
     """Foreground by ANTs Atropos with its Markov random field: the brightest class of a whole image."""
-    import ants
-
-    picture = ants.from_numpy(image.astype(np.float32))
-    found = ants.atropos(a=picture, x=picture * 0 + 1, i=f"kmeans[{k}]", m=mrf, c="[10,0]")["segmentation"].numpy()
-    means = [image[found == c].mean() if (found == c).any() else -np.inf for c in range(1, k + 1)]
-    return found == 1 + int(np.argmax(means))
+    return atropos_classes(image, k, mrf) == k - 1
 
 
 def nearest(values, positions, shape):
@@ -234,11 +207,6 @@ def others(simulation, config, rate, frames, quick):
                 scores.setdefault(key, Score()).add(labels, truth)
     for (name, settings), score in scores.items():
         yield name, settings, score
-
-
-def available(package):
-    """Whether an optional package is installed."""
-    return importlib.util.find_spec(package) is not None
 
 
 def compare(simulations, config, rate, *, quick=False):

@@ -1,0 +1,1 @@
+"""What a user would pick instead, measured beside this package: `python -m benchmarks.peers`."""
