@@ -30,6 +30,8 @@ from .survey import check_movie, count_of, survey_movie
 from .tally import Curves, TallySettings
 
 Progress = Callable[[int, int], None]
+CPU_BLOCK_SAMPLES = 2**26
+"""Samples of all frames that a block of replicates has at most on the CPU."""
 FEW_SAMPLES = 5
 """Samples per parameter below which a fit is warned about."""
 LEAST_A_FRAME = 10
@@ -127,6 +129,19 @@ class Runner:
         return isinstance(self.engine, FusedEngine)
 
     @property
+    def most_samples(self) -> int | None:
+        """Samples, of all frames, that a block should have at most; None: what memory holds.
+
+        On the CPU more gain nothing, and fewer could leave cores waiting for the last fits of a block.
+        """
+        return CPU_BLOCK_SAMPLES if self.engine.name == "compiled" else None
+
+    @property
+    def n_threads(self) -> int | None:
+        """Threads of the engine itself; None: it works in its caller's."""
+        return self.engine.n_threads if isinstance(self.engine, FusedEngine) else None
+
+    @property
     def fixed_bytes(self) -> int:
         """Memory that a block takes beside its replicates."""
         if not isinstance(self.engine, FusedEngine):
@@ -148,12 +163,12 @@ class Runner:
     ) -> Curves:
         """Analyse `replicates` (R,) at `rate` over all frames; `tick` is called as often as there are frames.
 
-        Where a GPU runs out of memory, in halves.
+        Where kernels run out of memory, in halves.
 
         Raises
         ------
         MemoryBudgetError
-            One replicate alone does not fit on the GPU.
+            One replicate alone does not fit.
         """
         ticks = Ticks(tick or (lambda: None), len(self.movie))
         curves = self._run(rate, replicates, observer, ticks)
@@ -173,8 +188,9 @@ class Runner:
     def _too_large(self, rate: float) -> MemoryBudgetError:
         assert isinstance(self.engine, FusedEngine)
         needed, free = self.fixed_bytes + self.bytes_per_replicate(rate), self.engine.device.free_bytes()
+        where = "of memory" if self.engine.name == "compiled" else "on the GPU"
         return MemoryBudgetError(
-            f"one replicate needs {needed / 1e6:.4g} MB on the GPU, {free / 1e6:.4g} MB are free; close other programs "
+            f"one replicate needs {needed / 1e6:.4g} MB {where}, {free / 1e6:.4g} MB are free; close other programs "
             "that use it, lower --radius, or crop the movie"
         )
 

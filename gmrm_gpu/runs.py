@@ -26,7 +26,7 @@ def run_replicates(
     """Analyse `replicates` (R,) at `rate` with the runner's method on its engine."""
     engine, method = runner.engine, runner.config.method
     if method == "paper" and isinstance(engine, FusedEngine):
-        return _all_frames(runner, engine, rate, replicates, observer)
+        return _all_frames(runner, engine, rate, replicates, observer, ticks)
     tally = Tally(runner.tally_settings(rate), len(replicates), observer or Observer())
     if method == "movie":
         _whole_movie(runner, rate, replicates, tally, ticks)
@@ -61,7 +61,7 @@ def _frame_by_frame(
 
 
 def _all_frames(
-    runner: Runner, engine: FusedEngine, rate: float, replicates: np.ndarray, observer: Observer | None
+    runner: Runner, engine: FusedEngine, rate: float, replicates: np.ndarray, observer: Observer | None, ticks: Ticks
 ) -> Curves:
     """The method ``paper`` in a few launches; the observer sees the frames when they are done."""
     sampler = runner.sampler(rate)
@@ -73,6 +73,7 @@ def _all_frames(
         sigma_floor=runner.survey.sigma_floor,
         budget=runner.budget,
         keep=observer is not None,
+        notify=ticks.reach,
     )
     if observer is not None and kept is not None:
         _show(runner, observer, sampler, replicates, found, kept)
@@ -102,6 +103,7 @@ def _whole_movie(runner: Runner, rate: float, replicates: np.ndarray, tally: Tal
             sigma_floor=runner.survey.sigma_floor,
             budget=runner.budget,
             pixel_weights=runner.host_weights,
+            notify=ticks.reach,
         )
     else:
         draws = list(draws)

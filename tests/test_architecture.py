@@ -25,7 +25,7 @@ ALLOWED = {
     "engines.device": {"backend", "engines.source", "engines.nvrtc", "engines.fused.launch"},
     "engines.nvrtc": {"engines.source"},
     "engines.source": set(),
-    "engines.compiled": {"backend", "engines.source", "engines.nvrtc", "engines.fused.launch"},
+    "engines.compiled": {"backend", "engines.source", "engines.nvrtc", "engines.generic", "engines.fused"},
     "frames": {"config"},
     "sampling": {"philox", "backend", "config"},
     "mixture": {"backend", "config", "results", "philox"},

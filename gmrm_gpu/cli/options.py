@@ -262,7 +262,13 @@ COMPUTE = (
         metavar="2GB",
     ),
     Setting("--workers", "compute", "n_workers", "threads; else one per core", whole, metavar="N"),
-    Setting("--engine", "compute", "engine", "fused CUDA kernels, or array operations", choices=ENGINES),
+    Setting(
+        "--engine",
+        "compute",
+        "engine",
+        "fused CUDA kernels, compiled CPU functions, or array operations",
+        choices=ENGINES,
+    ),
 )
 
 

@@ -27,7 +27,7 @@ SCHEMES = ("fixed", "bernoulli", "stratified", "lines")
 ESTIMATORS = ("count", "posterior", "assisted", "smoothed")
 GEOMETRIES = ("slab", "revolution")
 DEVICES = ("auto", "cpu", "gpu")
-ENGINES = ("auto", "fused", "generic")
+ENGINES = ("auto", "fused", "compiled", "generic")
 DTYPES = ("float32", "float64")
 
 
@@ -323,8 +323,9 @@ class ComputeConfig:
     """Where and how the numbers are computed. `memory_bytes` None: half of what is free.
 
     `n_workers` None: one thread per core on the CPU, one on a GPU. `engine`: ``"fused"`` are CUDA kernels that do whole
-    stages in one launch, ``"generic"`` is the array-API implementation, ``"auto"`` takes the first wherever it can. The
-    answer depends on none of these but `dtype`.
+    stages in one launch, ``"compiled"`` the same for the CPU (extra ``cpu``), ``"generic"`` is the array-API
+    implementation; ``"auto"`` takes kernels wherever it can. The answer depends on none of these but `dtype`, up to
+    rounding.
     """
 
     device: str = "auto"

@@ -7,49 +7,70 @@ import numpy as np
 from ..backend import Backend
 from ..config import AnalysisConfig
 from ..errors import ConfigError, DeviceError
+from .compiled import compiled_obstacle
 from .fused import Counted, FusedEngine, Kept, MovieFrames, fused_obstacle
 from .generic import GenericEngine
 
 Engine = GenericEngine | FusedEngine
 
+_KERNELS = {"cupy": "fused", "numpy": "compiled"}
+_NAMES = {"fused": "CUDA kernels", "compiled": "compiled functions"}
+_ELSEWHERE = {"fused": "the device, which is no GPU", "compiled": "the device, which is not the CPU"}
+
 
 def select_engine(backend: Backend, config: AnalysisConfig, shape: tuple[int, int], dtype: np.dtype) -> Engine:
     """The engine for an analysis of frames of `shape` and `dtype`; its `reason` goes into the records.
 
-    config : resolved settings; ``config.compute.engine`` ``"auto"`` takes the fused kernels wherever they can do it.
+    config : resolved settings; ``config.compute.engine`` ``"auto"`` takes the GPU's kernels, or the functions compiled
+        for the CPU where Numba is installed, wherever they can do it.
 
     Raises
     ------
     ConfigError
-        ``"fused"`` was asked for where the kernels cannot do it.
+        ``"fused"`` or ``"compiled"`` was asked for where it cannot do it.
     DeviceError
-        ``"fused"`` was asked for where there is no compiler for the kernels.
+        ``"fused"`` was asked for where there is no compiler for the kernels, ``"compiled"`` where there is no Numba.
     """
-    asked = config.compute.engine
-    obstacle = fused_obstacle(backend.name, config, shape, dtype)
-    if asked == "fused" and obstacle is not None:
-        raise ConfigError(f"the fused engine cannot be used because of {obstacle}; use --engine auto")
-    on = f"array-API implementation on {backend.name}: {backend.reason}"
+    asked, kernels = config.compute.engine, _KERNELS.get(backend.name)
+    on = f"{backend.name}: {backend.reason}"
+    generic = GenericEngine(backend, f"array-API implementation on {on}")
     if asked == "generic":
-        return GenericEngine(backend, f"{on}; asked for")
-    if backend.name != "cupy":
-        return GenericEngine(backend, on)
+        return GenericEngine(backend, f"{generic.reason}; asked for")
+    if kernels != "fused" and asked == "auto":
+        return generic
+    obstacle = fused_obstacle(config, shape, dtype) if asked in ("auto", kernels) else _ELSEWHERE[asked]
+    if asked != "auto" and obstacle is not None:
+        raise ConfigError(f"the {asked} engine cannot be used because of {obstacle}; use --engine auto")
     if obstacle is not None:
-        return _instead_of_kernels(backend, on, f"of {obstacle}")
+        return _instead_of_kernels(generic, f"of {obstacle}")
+    try:
+        return (_fused if kernels == "fused" else _compiled)(generic, on, config)
+    except DeviceError as error:
+        if asked != "auto":
+            raise
+        return _instead_of_kernels(generic, str(error))
+
+
+def _fused(generic: GenericEngine, on: str, config: AnalysisConfig) -> FusedEngine:
     from .device import get_device
 
-    try:
-        device = get_device(backend.number)
-    except DeviceError as error:
-        if asked == "fused":
-            raise
-        return _instead_of_kernels(backend, on, f"they cannot be compiled: {error}")
-    generic = GenericEngine(backend, on)
-    return FusedEngine(generic, device, f"CUDA kernels on {backend.name}: {backend.reason}")
+    return FusedEngine(generic, get_device(generic.backend.number), f"{_NAMES['fused']} on {on}")
 
 
-def _instead_of_kernels(backend: Backend, on: str, why: str) -> GenericEngine:
-    return GenericEngine(backend, f"{on}; not the CUDA kernels because {why}", no_kernels=why)
+def _compiled(generic: GenericEngine, on: str, config: AnalysisConfig) -> FusedEngine:
+    obstacle = compiled_obstacle()
+    if obstacle is not None:
+        raise DeviceError(obstacle)
+    from .compiled.device import CompiledDevice
+    from .compiled.engine import CompiledEngine
+
+    return CompiledEngine(generic, CompiledDevice(config.compute.n_workers), f"{_NAMES['compiled']} on {on}")
+
+
+def _instead_of_kernels(generic: GenericEngine, why: str) -> GenericEngine:
+    kernels = _KERNELS[generic.backend.name]
+    reason = f"{generic.reason}; not the {_NAMES[kernels]} because {why}"
+    return GenericEngine(generic.backend, reason, no_kernels=why if kernels == "fused" else "")
 
 
 __all__ = ["Counted", "Engine", "FusedEngine", "GenericEngine", "Kept", "MovieFrames", "select_engine"]

@@ -46,6 +46,8 @@ def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_workers: int
         size = (budget - runner.fixed_bytes) // n_workers // each
         if not runner.at_once:  # kernels take as many replicates as fit
             size = min(size, max(1, BLOCK_SAMPLES // held))
+        elif runner.most_samples is not None:
+            size = min(size, max(1, runner.most_samples // (runner.sampler(rate).capacity * len(runner.movie))))
         n_blocks = -(-total // max(size, 1))
         edges = np.linspace(0, total, n_blocks + 1).round().astype(int)
         blocks += [Block(rate, int(a), int(b)) for a, b in pairwise(edges)]
@@ -55,7 +57,7 @@ def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_workers: int
 def workers_within(runner: Runner, config: StudyConfig, budget: int) -> int:
     """The threads asked for, by default one a core or one on a GPU, as far as each has room for one replicate.
 
-    One where kernels take whole blocks: they fill the GPU.
+    One where kernels take whole blocks: they fill the GPU, or bring threads of their own.
     """
     asked = config.analysis.compute.n_workers or (1 if runner.backend.name == "cupy" else n_cores())
     if runner.at_once:

@@ -88,7 +88,7 @@ def _run_method(plan: _Plan, truth: np.ndarray | None, report: _Progress) -> Stu
         reference_status=curve.status[0],
         truth=truth,
         examples=examples,
-        provenance=provenance | {"n_workers": plan.n_workers, "n_blocks": len(plan.blocks)},
+        provenance=provenance | {"n_workers": runner.n_threads or plan.n_workers, "n_blocks": len(plan.blocks)},
     )
 
 

@@ -14,7 +14,7 @@ class Pool:
 
     Attributes
     ----------
-    workers : threads, the caller's among them. notify : told the fraction done of every `run`; None: nobody is.
+    workers : threads, the caller's among them. notify : told the fraction done by those who `tell`; None: nobody is.
     """
 
     def __init__(self, workers: int) -> None:
@@ -22,27 +22,33 @@ class Pool:
         self.notify: Notify | None = None
         self._threads = ThreadPoolExecutor(max(1, workers - 1), thread_name_prefix="gmrm_gpu")
 
-    def run(self, function: Callable[[int], object], n: int) -> None:
+    def tell(self, fraction: float) -> None:
+        """Say how much of the longest stage is done, 0 to 1; from the thread that called the stage."""
+        if self.notify is not None:
+            self.notify(fraction)
+
+    def run(self, function: Callable[[int], object], n: int, *, tell: bool = False) -> None:
         """Call ``function(i)`` for all 0 <= i < n, in any order; the first error ends the work and is raised.
 
-        `function` releases the GIL (a Numba function with ``nogil``) and must not call `run` itself.
+        `function` releases the GIL (a Numba function with ``nogil``) and must not call `run` itself. tell : the
+        fraction done after each item of this thread.
         """
         numbers = count()
         ended: list[bool] = []
 
-        def work(notify: Notify | None = None) -> None:
+        def work(tell: bool = False) -> None:
             try:
                 while not ended and (i := next(numbers)) < n:
                     function(i)
-                    if notify is not None:
-                        notify((i + 1) / n)
+                    if tell:
+                        self.tell((i + 1) / n)
             except BaseException:
                 ended.append(True)
                 raise
 
         others = [self._threads.submit(work) for _ in range(min(self.workers, n) - 1)]
         try:
-            work(self.notify)
+            work(tell)
         finally:
             wait(others)
         for other in others:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +32,8 @@ from .plan import (
     slab_frames,
 )
 from .tally import run_tally, share_and_variance
+
+Notify = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,11 @@ class FusedEngine:
         """Of the generic engine."""
         return self.generic.backend
 
+    @property
+    def n_threads(self) -> int | None:
+        """Of the host that work on its stages; None: the caller's alone."""
+        return None
+
     def corrector(self, shape: tuple[int, int], correction: CorrectionConfig, phases: PhaseConfig) -> Corrector:
         """The generic vote, for example pictures with other settings."""
         return self.generic.corrector(shape, correction, phases)
@@ -125,8 +133,11 @@ class FusedEngine:
         sigma_floor: float,
         budget: int,
         keep: bool = False,
+        notify: Notify | None = None,
     ) -> tuple[Counted, Kept | None]:
         """Analyse `replicates` (R,) of all frames with the method ``"paper"``; keep : labels and parameters too.
+
+        notify : told the fraction done, where kernels can tell.
 
         Raises
         ------
@@ -139,16 +150,17 @@ class FusedEngine:
         drawn = self._drawn(movie, size, replicates)
         fits = FitArrays.empty(size.n_fits, config.mixture, device)
         keys = FitKeys(sampler.config.seed, sampler.config.rate, *drawn.inputs[-2:])
-        run_fit(
-            plan_fits(size, config, self._resident(size, config)),
-            drawn.samples,
-            shape,
-            config.mixture,
-            keys=keys,
-            sigma_floor=sigma_floor,
-            out=fits,
-            device=device,
-        )
+        with self.telling(notify):
+            run_fit(
+                plan_fits(size, config, self._resident(size, config)),
+                drawn.samples,
+                shape,
+                config.mixture,
+                keys=keys,
+                sigma_floor=sigma_floor,
+                out=fits,
+                device=device,
+            )
         labels = Labels.empty(drawn.samples.shape, maps_of(shape, config), device)
         run_label(drawn.samples, fits, shape, config.mixture, config.phases, out=labels, device=device)
         raw = labels.labels.copy() if keep else None
@@ -171,10 +183,11 @@ class FusedEngine:
         sigma_floor: float,
         budget: int,
         pixel_weights: np.ndarray | None,
+        notify: Notify | None = None,
     ) -> LabelledMovie:
         """Fit and label `replicates` (R,) with the method ``"movie"``; see `GenericEngine.fit_and_label_movie`.
 
-        pixel_weights : (height * width,) float64 on the host, what each pixel counts.
+        pixel_weights : (height * width,) float64 on the host, what each pixel counts. notify : as of `run`.
         """
         size = self.size(sampler, len(replicates), movie, budget)
         sizes = movie_sizes(size, config, n_ways=1 if pixel_weights is None else 2)
@@ -183,7 +196,8 @@ class FusedEngine:
         # The starts of a movie belong to its frame 0, whatever the numbers of its frames.
         numbers = (self.device.asarray(np.asarray(a, dtype=np.uint32)) for a in (replicates, [0]))
         keys = FitKeys(sampler.config.seed, sampler.config.rate, *numbers)
-        fitted = fit_movies(words, sizes, keys=keys, sigma_floor=sigma_floor, room=self._room, device=self.device)
+        with self.telling(notify):
+            fitted = fit_movies(words, sizes, keys=keys, sigma_floor=sigma_floor, room=self._room, device=self.device)
         return label_movie(
             words,
             fitted,
@@ -194,6 +208,10 @@ class FusedEngine:
             room=self._room,
             device=self.device,
         )
+
+    def telling(self, notify: Notify | None) -> AbstractContextManager[None]:
+        """While `notify` is told the fraction done; CUDA kernels tell nothing before they end."""
+        return nullcontext()
 
     def _room(self, launch: Launch) -> Room:
         """What a launch of teams may use: all blocks the device holds, half of the memory that is left."""

@@ -10,15 +10,13 @@ from .model import MOST_TERMS
 from .movie_plan import movie_obstacle
 
 
-def fused_obstacle(device: str, config: AnalysisConfig, shape: tuple[int, int], dtype: np.dtype) -> str | None:
-    """Why the kernels cannot do an analysis, in words that follow "because of"; None: they can.
+def fused_obstacle(config: AnalysisConfig, shape: tuple[int, int], dtype: np.dtype) -> str | None:
+    """Why the kernels, CUDA's or the CPU's, cannot do an analysis, in words that follow "because of"; None: they can.
 
     Parameters
     ----------
-    device : name of the backend. config : resolved settings. shape, dtype : of the frames.
+    config : resolved settings. shape, dtype : of the frames.
     """
-    if device != "cupy":
-        return "the device, which is no GPU"
     if config.compute.dtype != "float32":
         return f"the precision {config.compute.dtype}; the kernels work in float32 with float64 sums"
     if config.mixture.n_terms > MOST_TERMS:
