@@ -15,6 +15,7 @@ from .console import Console, count
 
 BASE = ("numpy", "scipy", "array-api-compat", "tqdm")
 OPTIONAL = (
+    ("numba", "numba", "cpu", "compiled functions on the CPU, several times as fast"),
     ("matplotlib", "matplotlib", "plot", "figures and reports"),
     ("jinja2", "jinja2", "plot", "reports"),
     ("tifffile", "tifffile", "tiff", "TIFF movies, labels.tif"),
