@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .jit import compiled, exp2
+from .jit import bits_of_float, compiled, exp2, float_of_bits
 from .samples import aligned
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ LOG2_E, LN_2, HALF_LOG_2PI = 1.4426950408889634, 0.6931471805599453, 0.918938533
 _ZERO, _ONE, _LOWEST_LEVEL = np.float32(0.0), np.float32(1.0), np.float32(NO_COMPONENT)
 # Smaller shares of a sample change no sum, and stay far from subnormal numbers, which are slow on some processors.
 _LEAST_LOG2 = np.float32(-100.0)
-_TOTALS_A_LOG = 128  # a product of so many totals, each at most K, is far from the end of float64
+_MANTISSA_BITS, _BIAS, _MANTISSA, _BITS_OF_ONE = (np.int32(n) for n in (23, 127, 0x7FFFFF, 0x3F800000))
 
 
 class Model(NamedTuple):
@@ -251,16 +251,15 @@ def _scale(table, row, factors, n):
 
 @compiled
 def _sum_of_log2(top, total, n):
-    """Sum of top + log2(total), float64: few logarithms, of products of totals in [1, K]."""
-    logs = 0.0
+    """Sum of top + log2(total), float64: one logarithm, of the product of up to 1,023 mantissas, each in [1, 2)."""
+    tops, exponents, product, check = 0.0, 0, 1.0, _ZERO
     for i in range(n):
-        logs += np.float64(top[i])
-    for first in range(0, n, _TOTALS_A_LOG):
-        product = 1.0
-        for i in range(first, min(first + _TOTALS_A_LOG, n)):
-            product *= np.float64(total[i])
-        logs += np.log2(product)
-    return logs
+        bits = bits_of_float(total[i])
+        exponents += (bits >> _MANTISSA_BITS) - _BIAS
+        product *= np.float64(float_of_bits((bits & _MANTISSA) | _BITS_OF_ONE))
+        tops += np.float64(top[i])
+        check += total[i]
+    return tops + exponents + np.log2(product) if check == check else np.nan
 
 
 @compiled
