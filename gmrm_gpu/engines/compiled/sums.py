@@ -205,7 +205,27 @@ def _log_density(residual, level, mean, sharpness, table, row, n):
 
 @compiled
 def normalise(model, work, n):
-    """Log2 densities in work.resp to responsibilities.
+    """Log2 densities in work.resp to responsibilities; returns the sum of the samples' log2 densities."""
+    find_top(model, work, n)
+    for k in range(model.k):
+        _powers(work.resp, k, work.top, work.total, n)
+    return share_out(model, work, n)
+
+
+@compiled
+def find_top(model, work, n):
+    """The highest log2 densities into work.top; work.total is set to 0."""
+    resp, top, total = work.resp, work.top, work.total
+    for i in range(n):
+        top[i] = _LOWEST_LEVEL
+        total[i] = _ZERO
+    for k in range(model.k):
+        _highest(resp, k, top, n)
+
+
+@compiled
+def share_out(model, work, n):
+    """Relative densities in work.resp divided by work.total, their sum.
 
     Returns
     -------
@@ -213,13 +233,6 @@ def normalise(model, work, n):
         The sum of the samples' log2 densities.
     """
     resp, top, total = work.resp, work.top, work.total
-    for i in range(n):
-        top[i] = _LOWEST_LEVEL
-        total[i] = _ZERO
-    for k in range(model.k):
-        _highest(resp, k, top, n)
-    for k in range(model.k):
-        _powers(resp, k, top, total, n)
     logs = _sum_of_log2(top, total, n)
     for i in range(n):
         total[i] = _ONE / total[i]
