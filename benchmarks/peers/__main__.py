@@ -48,7 +48,8 @@ def run_one(command: Sequence[str], name: str, rows: Path, limit_s: float) -> li
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    found = [json.loads(line) for line in rows.read_text("utf-8").splitlines()] if rows.exists() else []
+    text = rows.read_text("utf-8") if rows.exists() else ""
+    found = [json.loads(line) for line in text.split("\n")[:-1]]  # what was cut short has no end of line
     if reason is not None:
         say(f"{name}: {reason}")
         found.append({"program": f"{name}.py", "skipped": reason})

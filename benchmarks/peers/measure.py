@@ -43,7 +43,7 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(n=(410, 4_096), side=64, limit_s=20.0, compared=410, repeats=1)
+QUICK = Sizes(n=(410, 4_096), side=64, limit_s=4.0, compared=410, repeats=1)
 
 
 @dataclass(frozen=True)

@@ -121,9 +121,7 @@ def notes(results: Results) -> list[str]:
     lines = []
     for name, found in results.measured.items():
         remark = next(iter(found.values()))["note"]
-        left = [
-            f"{row['scene']}, {n:,} pixels: {row['left_out']}" for (_, n), row in found.items() if "left_out" in row
-        ]
+        left = [f"{scene}, {n:,} px: {row['left_out']}" for (scene, n), row in found.items() if "left_out" in row]
         if remark or left:
             lines.append(f"{name}: {'; '.join([*([remark] if remark else []), *left])}")
     return lines + [f"{name}: skipped: {reason}" for name, reason in results.skipped.items()]
