@@ -56,8 +56,8 @@ def test_help_has_a_description_and_examples_that_parse(command, capsys):
 def test_analyze_and_study_have_every_shared_option(capsys):
     shared = (
         "components trend phases foreground metric radius gamma window sides time-scale contrast polarity scheme "
-        "schedule starts tol estimator geometry axis wedge-fraction pixel-size thickness frame-time seed device dtype "
-        "memory workers out overwrite quiet debug config frames crop exclude luminance no-report"
+        "schedule histogram starts tol estimator geometry axis wedge-fraction pixel-size thickness frame-time seed "
+        "device dtype memory workers out overwrite quiet debug config frames crop exclude luminance no-report"
     )
     for command in ("analyze", "study"):
         ok(command, "--help")

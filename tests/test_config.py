@@ -30,7 +30,7 @@ from gmrm_gpu.config import (
 from gmrm_gpu.errors import ConfigError
 
 ODD = AnalysisConfig(
-    MixtureConfig(3, trend=((1, 0), (2, 1)), schedule="reference", tol=1e-9, starts=("spread",), sigma_floor=0.2),
+    MixtureConfig(3, trend=((1, 0), (2, 1)), histogram=True, tol=1e-9, starts=("spread",), sigma_floor=0.2),
     PhaseConfig("a,b b,a", foreground="b b"),
     CorrectionConfig("l1", 4.5, 0.2, "symmetric", "both", 1.5),
     SamplingConfig(0.05, "lines", 2**63 + 1, 16),
@@ -83,6 +83,8 @@ def test_trends_that_are_none(trend):
         (lambda: MixtureConfig(starts=()), "starts"),
         (lambda: MixtureConfig(starts=("random",)), "starts"),
         (lambda: MixtureConfig(schedule="em"), "schedule"),
+        (lambda: MixtureConfig(schedule="reference", histogram=True), "histogram goes with the schedule fast"),
+        (lambda: MixtureConfig(histogram=1), "histogram is 1"),
         (lambda: PhaseConfig("brighter"), "phases"),
         (lambda: PhaseConfig("brightest", foreground="li"), "foreground"),
         (lambda: PhaseConfig("a,b", foreground="c"), "foreground"),

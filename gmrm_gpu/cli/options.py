@@ -139,11 +139,14 @@ class Setting:
     def add(self, group: Any) -> None:
         """Add the flag; its help ends with the default."""
         default = getattr(getattr(AnalysisConfig(), self.section), self.name)
-        shown = ",".join(default) if isinstance(default, tuple) else default
+        shown = {False: "off", True: "on"}[default] if isinstance(default, bool) else default
+        shown = ",".join(default) if isinstance(default, tuple) else shown
         text = self.help if default is None else f"{self.help} (default {shown})"
-        more: dict[str, Any] = (
-            {"choices": self.choices} if self.choices else {"metavar": self.metavar, "type": self.type}
-        )
+        more: dict[str, Any] = {"metavar": self.metavar, "type": self.type}
+        if self.choices:
+            more = {"choices": self.choices}
+        elif isinstance(default, bool):
+            more = {"action": argparse.BooleanOptionalAction}
         dest = f"{self.section}.{self.name}"
         group.add_argument(self.flag, dest=dest, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **more)
 
@@ -168,6 +171,12 @@ MODEL = (
         "--trend-prior", "mixture", "trend_prior", "prior sd of its terms, grey levels; 0.2 is stiff", real, metavar="G"
     ),
     Setting("--schedule", "mixture", "schedule", "fast, or the plain ECM; both end at the same fit", choices=SCHEDULES),
+    Setting(
+        "--histogram",
+        "mixture",
+        "histogram",
+        "fast schedule, method paper: components settle on a histogram of residuals; the same fit, for large frames",
+    ),
     Setting("--starts", "mixture", "starts", f"starts tried, some of {', '.join(STARTS)}", words, metavar="A,B"),
     Setting("--tol", "mixture", "tol", "gain per sample at which a fit has converged", real, metavar="TOL"),
     Setting(

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..backend import Array, Backend, get_backend
 from ..config import MixtureConfig
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from ..results import ChannelFit, FitStatus
 from ..results.channels import channel_parameters
 from .channel_steps import ChannelLayout, ChannelMoments, covariances, e_step, extrapolate, factor, m_step, moments
@@ -62,7 +62,11 @@ def fit_channels(
     ------
     InputError
         `values` has another number of axes.
+    ConfigError
+        `config` asks for a histogram of residuals, which several channels do not have.
     """
+    if config.histogram:
+        raise ConfigError("histogram is for one number a pixel; leave it out where there are channels")
     backend = backend or get_backend()
     values, valid, single = _batch(values, valid)
     samples = make_channel_samples(values, positions, shape, TrendBasis(config.terms), valid=valid, backend=backend)
@@ -148,6 +152,11 @@ class ChannelModel:
     def n_parameters(self) -> int:
         """K (1 + C + C (C + 1) / 2) - 1 + C q."""
         return channel_parameters(self.config.n_components, self.n_channels, self.config.n_terms)
+
+    @property
+    def histogram(self) -> None:
+        """Residuals of several channels have none."""
+        return None
 
     def starts(self, samples: Samples, streams: np.ndarray | None) -> list[Array]:
         """Every start of the configuration along every axis of `_axes`."""

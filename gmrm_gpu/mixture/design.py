@@ -85,15 +85,15 @@ class Samples:
         def pick(array: Array) -> Array:
             return array if array.shape[0] == 1 and self.z.shape[0] != 1 else xp.take(array, rows, axis=0)
 
-        return Samples(
-            xp.take(self.z, rows, axis=0),
-            pick(self.features),
-            pick(self.valid),
-            xp.take(self.centre, rows, axis=0),
-            xp.take(self.scale, rows, axis=0),
-            xp.take(self.n, rows),
-            self.basis,
-            None if self.log_weights is None else xp.take(self.log_weights, rows, axis=0),
+        return replace(
+            self,
+            z=xp.take(self.z, rows, axis=0),
+            features=pick(self.features),
+            valid=pick(self.valid),
+            centre=xp.take(self.centre, rows, axis=0),
+            scale=xp.take(self.scale, rows, axis=0),
+            n=xp.take(self.n, rows),
+            log_weights=None if self.log_weights is None else xp.take(self.log_weights, rows, axis=0),
         )
 
     def rows(self, start: int, stop: int) -> Samples:

@@ -25,6 +25,9 @@ _QUIET_CYCLES = 2
 """Cycles in a row that must gain too little before a fit counts as converged. One is not enough: on a flat ridge of
 the likelihood a short cycle is often followed by one that gains a hundred times more."""
 
+_MOST_REFUSED = 3
+"""So often a histogram may lead downhill before its fit goes on without."""
+
 _COMPACT = 0.75
 """Finished fits are taken out of the arrays once no more than this share is still active."""
 
@@ -43,6 +46,10 @@ class Model(Protocol):
     @property
     def n_parameters(self) -> int:
         """Free parameters of one fit, which needs more samples than that."""
+
+    @property
+    def histogram(self) -> Any:
+        """What settles the components at a trend, see `histogram.Histogram`; None: nothing does."""
 
     def starts(self, samples: Samples, streams: np.ndarray | None) -> list[Array]:
         """Starting values (R, ...) of each start."""
@@ -118,6 +125,10 @@ class Driver:
     second (phase 1), and at the extrapolated point (phase 2), which is either accepted as the next cycle's first, or
     replaced by the third iterate if the objective fell. So each fit's accepted objectives never fall.
 
+    With a histogram the second iterate and the extrapolated point are settled before they are evaluated, and the second
+    too is replaced, by the plain step, if the objective fell. After a quiet cycle comes one without: fits end with
+    exact steps.
+
     Parameters
     ----------
     floor : smallest standard deviation, standardised; (R,), or (R, C) for channels.
@@ -126,7 +137,7 @@ class Driver:
 
     def __init__(self, model: Model, samples: Samples, floor: Array, trace: list | None) -> None:
         self.model, self.samples, self.floor, self.trace = model, samples, floor, trace
-        self.config, self.backend = model.config, model.backend
+        self.config, self.backend, self.histogram = model.config, model.backend, model.histogram
         xp, rows = self.backend.xp, samples.z.shape[0]
         self.offset = samples.n * _row_sum(xp.log(samples.scale), xp)
         self.index = np.arange(rows)
@@ -145,7 +156,6 @@ class Driver:
             "theta": theta,
             "first": theta,
             "fallback": theta,
-            "second": theta,
             "last": theta,
             "last_value": never,
             "phase": backend.zeros((rows,), xp.int64),
@@ -153,8 +163,11 @@ class Driver:
             "limit": backend.zeros((rows,), xp.float64) + 4.0,
             "length": backend.zeros((rows,), xp.float64),
             "first_value": never,
-            "second_value": never,
+            "settled": backend.zeros((rows,), xp.bool),
+            "refused": backend.zeros((rows,), xp.int64),
         }
+        if self.histogram:
+            self.state |= self.histogram.bins_of(rows)
         for n_iter in range(1, self.config.max_iter + 1):
             self._compact()
             if self.index.size == 0:
@@ -171,11 +184,13 @@ class Driver:
         value = value + self.model.log_prior(samples, theta)
         self._record(value)
         # A wild extrapolation is taken back below; anywhere else there is nothing to go back to.
-        broken = ~self.backend.xp.isfinite(value) & (self.state["phase"] != 2)
+        broken = ~self.backend.xp.isfinite(value) & (self.state["phase"] != 2) & ~self.state["settled"]
         self._finish(theta, value, broken, n_iter, FitStatus.DEGENERATE)
         follow = self.model.step(samples, sums, theta, self.floor, self.config.schedule)
         if self.config.schedule == "fast":
             self._advance(theta, value, follow, n_iter)
+            if self.histogram:
+                self._settle(theta, sums)
             return
         converged = self._gain_is_small(value, self.state["first_value"])
         self._finish(theta, value, converged, n_iter, FitStatus.CONVERGED)
@@ -184,34 +199,43 @@ class Driver:
     def _advance(self, theta: Array, value: Array, follow: Array, n_iter: int) -> None:
         """Where each fit goes from `theta`, whose objective is `value` and whose M-step gives `follow`."""
         xp, state = self.backend.xp, self.state
-        phase = state["phase"]
-        second, jumped = phase == 1, phase == 2
-        fell = jumped & ~(value >= state["second_value"])
+        phase, settled = state["phase"], state["settled"]
+        jumped = phase == 2
+        fell = (jumped | settled) & ~(value >= state["last_value"])
+        second = (phase == 1) & ~fell
         begins = ~second & ~fell
         small = self._gain_is_small(value, state["first_value"])
         quiet = xp.where(begins, xp.where(small, state["quiet"] + 1, xp.zeros_like(phase)), state["quiet"])
         self._finish(theta, value, quiet >= _QUIET_CYCLES, n_iter, FitStatus.CONVERGED)
 
         limit = xp.where(begins & jumped & (state["length"] >= state["limit"]), 4.0 * state["limit"], state["limit"])
-        limit = xp.where(fell, xp.clip(0.5 * limit, 1.0, 1e6), limit)
+        limit = xp.where(fell & jumped, xp.clip(0.5 * limit, 1.0, 1e6), limit)
         jump, length = self.model.extrapolate(state["first"], theta, follow, limit, self.floor)
         after = xp.where(second[:, None], jump, follow)
         zero = xp.zeros_like(phase)
         state.update(
             theta=xp.where(fell[:, None], state["fallback"], after),
-            fallback=xp.where(second[:, None], follow, state["fallback"]),
+            fallback=xp.where(fell[:, None], state["fallback"], follow),
             first=xp.where(begins[:, None], theta, state["first"]),
             # The highest, not the latest: rounding could make the latest rise and fall for ever.
             first_value=xp.where(begins, xp.maximum(value, state["first_value"]), state["first_value"]),
-            second=xp.where(second[:, None], theta, state["second"]),
-            last=xp.where(fell[:, None], state["second"], theta),
-            last_value=xp.where(fell, state["second_value"], value),
-            second_value=xp.where(second, value, state["second_value"]),
+            last=xp.where(fell[:, None], state["last"], theta),
+            last_value=xp.where(fell, state["last_value"], value),
             limit=limit,
             length=xp.where(second, length, state["length"]),
             quiet=quiet,
+            refused=state["refused"] + xp.astype(fell & settled, xp.int64),
             phase=xp.where(fell, zero, xp.where(second, zero + 2, zero + 1)),
         )
+
+    def _settle(self, theta: Array, sums: Any) -> None:
+        """Settle the next points of the fits that gain, except a plain step that replaces a refused point."""
+        xp, state = self.backend.xp, self.state
+        wanted = (state["phase"] != 0) & (state["quiet"] == 0) & (state["refused"] < _MOST_REFUSED) & ~self.done
+        if bool(xp.any(wanted)):
+            state.update(self.histogram.settle(self.samples, sums, theta, state, self.floor, wanted))
+        else:
+            state["settled"] = wanted
 
     def _gain_is_small(self, value: Array, before: Array) -> Array:
         # Per sample, not relative to the log-likelihood: that shifts, even through zero, with the unit of the data.

@@ -12,6 +12,7 @@ from ..config import MixtureConfig
 from ..results import FitStatus, MixtureFit
 from .design import Samples, TrendBasis, make_samples, unblock
 from .driver import Driver, best_start
+from .histogram import Histogram
 from .moments import NO_COMPONENT, Layout, Moments, e_step, moments
 from .starts import start_thetas
 from .steps import extrapolate, log_prior, m_step, trend_pull
@@ -129,6 +130,11 @@ class RegressionModel:
     def n_parameters(self) -> int:
         """3K - 1 + q."""
         return self.config.n_parameters
+
+    @property
+    def histogram(self) -> Histogram | None:
+        """What settles the components of a trend."""
+        return Histogram(self.config, self.backend) if self.config.histogram else None
 
     def starts(self, samples: Samples, streams: np.ndarray | None) -> list[Array]:
         """Every start of the configuration."""

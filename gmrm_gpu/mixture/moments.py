@@ -46,6 +46,15 @@ class Moments:
     square: Array
 
 
+def residuals(samples: Samples, coef: Array, *, backend: Backend) -> Array:
+    """(R, blocks, n) z - f.beta of trend coefficients (R, q), working precision."""
+    xp, q = backend.xp, coef.shape[1]
+    if q == 0:
+        return samples.z
+    trend = xp.matmul(xp.astype(coef, backend.dtype)[:, None, None, :], samples.features[:, :, 1 : q + 1, :])
+    return samples.z - trend[:, :, 0, :]
+
+
 def e_step(samples: Samples, theta: Array, layout: Layout, *, backend: Backend) -> tuple[Array, Array, Array]:
     """Log-likelihood (R,) float64, deviations and responsibilities (R, blocks, K, n) by log-sum-exp.
 
@@ -57,12 +66,7 @@ def e_step(samples: Samples, theta: Array, layout: Layout, *, backend: Backend) 
     def per_component(values: Array) -> Array:
         return xp.astype(values, backend.dtype)[:, None, :, None]
 
-    residual = samples.z
-    q = layout.n_terms
-    if q:
-        trend = xp.matmul(xp.astype(coef, backend.dtype)[:, None, None, :], samples.features[:, :, 1 : q + 1, :])
-        residual = residual - trend[:, :, 0, :]
-    deviation = residual[:, :, None, :] - per_component(means)
+    deviation = residuals(samples, coef, backend=backend)[:, :, None, :] - per_component(means)
     density = deviation * deviation
     density *= per_component(-0.5 * xp.exp(-2.0 * log_sigmas))
     log_scale = log_weights - log_sigmas - _HALF_LOG_2PI

@@ -9,6 +9,7 @@ what else is in the batch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class MovieModel:
         backend, config = self.backend, self.config
         values, positions, valid = rows.even(-(-START_SAMPLES // self.n_frames)).pooled()
         pooled = make_samples(values, positions, self.shape, rows.basis, valid=valid, backend=backend)
-        fit = fit_samples(pooled, config, streams=streams, sigma_floor=floor, backend=backend)
+        fit = fit_samples(pooled, replace(config, histogram=False), streams=streams, sigma_floor=floor, backend=backend)
         finite = backend.to_host(rows.finite())
         self.start_status = np.where(finite, fit.status, np.uint8(FitStatus.DEGENERATE))
         self.usable = self.start_status < FitStatus.DEGENERATE

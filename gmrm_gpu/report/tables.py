@@ -174,7 +174,8 @@ def _settings(result: Result) -> dict[str, tuple[str, str]]:
     trend = term_text(mixture.terms)
     trend += "" if mixture.trend_prior is None else f"; prior {mixture.trend_prior:g} grey levels"
     rates = ", ".join(map(percent, result.rates if isinstance(result, StudyResult) else [sampling.rate]))
-    fit = f"{mixture.schedule} schedule, tolerance {mixture.tol:g}, at most {mixture.max_iter} passes"
+    histogram = " with a residual histogram" if mixture.histogram and not whole else ""
+    fit = f"{mixture.schedule} schedule{histogram}, tolerance {mixture.tol:g}, at most {mixture.max_iter} passes"
     found = {
         "Method": (config.method, "; ".join(f"{name}: {text}" for name, text in METHOD_TEXT.items())),
         "Components": (
