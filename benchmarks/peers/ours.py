@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import lru_cache, partial
 from typing import Any
 
@@ -85,11 +84,18 @@ def device_of(where: str) -> tuple[Any, Any]:
 
 def missing_compiled() -> str | None:
     """Why the compiled functions cannot run."""
-    if "compiled" not in ENGINES or importlib.util.find_spec("gmrm_gpu.engines.compiled.fit") is None:
-        return "there is no compiled engine yet"
+    if "compiled" not in ENGINES:
+        return "there is no compiled engine"
     from gmrm_gpu.engines.compiled import compiled_obstacle
 
-    return compiled_obstacle()
+    if (obstacle := compiled_obstacle()) is not None:
+        return obstacle
+    try:
+        from gmrm_gpu.engines.compiled import draw  # noqa: F401
+        from gmrm_gpu.engines.compiled.fit import fit  # noqa: F401
+    except ImportError:
+        return "the compiled engine has no fit yet"
+    return None
 
 
 def missing_gpu() -> str | None:

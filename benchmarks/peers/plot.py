@@ -14,9 +14,11 @@ from .ceiling import NAME as CEILING
 from .scenes import REVERSED
 from .table import Results, Row, seconds_text
 
-ROW, WIDTH, TOP, FOOT = 0.29, 10.6, 0.95, 0.72
-NAMES, ABLE, TIMES, DICE = 2.35, 0.3, 4.1, 2.3
+ROW, WIDTH, TOP, FOOT = 0.29, 11.0, 1.12, 0.72
+NAMES, ABLE, GAP, TIMES, DICE = 2.35, 0.3, 0.55, 4.1, 2.3
 GREY = "#777777"
+TOO_SHORT = 1e-5
+"""Of log-likelihood per pixel, ten times what a fit to the same optimum may lack."""
 SCENES = (("hard", "full"), (REVERSED, "none"))
 
 
@@ -28,8 +30,8 @@ def draw(rows: Iterable[Row], path: Path) -> None:
     figure = style.new_figure(WIDTH, TOP + height + FOOT)
     left = NAMES + 0.1
     able = style.add_axes(figure, left, TOP, 3 * ABLE, height)
-    times = style.add_axes(figure, left + 3 * ABLE + 0.2, TOP, TIMES, height)
-    dice = style.add_axes(figure, left + 3 * ABLE + 0.2 + TIMES + 0.3, TOP, DICE, height)
+    times = style.add_axes(figure, left + 3 * ABLE + GAP, TOP, TIMES, height)
+    dice = style.add_axes(figure, left + 3 * ABLE + GAP + TIMES + 0.3, TOP, DICE, height)
     for axes in (able, times, dice):
         _rows(axes, names)
     _name(able, names, results)
@@ -76,8 +78,8 @@ def _rows(axes: Any, names: list[str]) -> None:
 def _head(axes: Any, title: str, below: str = "") -> None:
     """Title and a line below it, above the rows."""
     look = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom", "ha": "left"}
-    axes.annotate(title, (0, 1), (0, 22), fontsize=10.5, fontweight="bold", color=style.TEXT, **look)
-    axes.annotate(below, (0, 1), (0, 8), fontsize=8.5, color=GREY, **look)
+    axes.annotate(title, (0, 1), (0, 32), fontsize=10.5, fontweight="bold", color=style.TEXT, **look)
+    axes.annotate(below, (0, 1), (0, 18), fontsize=8.5, color=GREY, **look)
 
 
 def _name(axes: Any, names: list[str], results: Results) -> None:
@@ -97,10 +99,8 @@ def _able(axes: Any, names: list[str], results: Results) -> None:
     for i, name in enumerate(names):
         row = next(iter(results.measured[name].values()))
         for j, able in enumerate((row["trend"] == "yes", row["unvisited"], row["batches"])):
-            fill = _colour(name, results) if able else "none"
-            axes.plot(
-                j, i, "o", markersize=5.5, color=fill, markeredgecolor=_colour(name, results) if able else "#C8C8C8"
-            )
+            colour = _colour(name, results) if able else "#C8C8C8"
+            axes.plot(j, i, "o", markersize=5.5, markerfacecolor=colour if able else "none", markeredgecolor=colour)
     for j, word in enumerate(("shared trend", "unvisited pixels", "batches")):
         look = {"rotation": 40, "ha": "left", "va": "bottom", "fontsize": 8.5, "color": style.TEXT}
         axes.annotate(word, (j, -0.5), (-3, 3), textcoords="offset points", annotation_clip=False, **look)
@@ -109,43 +109,32 @@ def _able(axes: Any, names: list[str], results: Results) -> None:
 def _times(axes: Any, names: list[str], results: Results) -> None:
     """Seconds of a fit on a logarithmic scale, a disc for each number of pixels."""
     axes.set_xscale("log")
-    sizes = results.sizes
-    seen = []
-    for i, name in enumerate(names):
-        colour = _colour(name, results)
-        found = [
-            (n, row["fit_s"]) for n in sizes if (row := results.measured[name].get(("hard", n))) and row.get("fit_s")
-        ]
-        seen += [seconds for _, seconds in found]
-        axes.plot([s for _, s in found], [i] * len(found), color=colour, linewidth=1.2, alpha=0.45)
-        for n, seconds in found:
-            axes.plot(
-                seconds, i, "o", color=colour, markersize=_size(n, sizes), markeredgecolor="white", markeredgewidth=0.6
-            )
-        at = dict(found).get(results.compared)
-        if at is not None:
-            axes.annotate(
-                seconds_text(at),
-                (at, i),
-                (0, 5),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=7,
-                color=style.text_colour(colour),
-                path_effects=style.outlined(2, "white"),
-            )
-    low, high = 10 ** np.floor(np.log10(min(seen))), 10 ** np.ceil(np.log10(max(seen)))
-    ticks = 10.0 ** np.arange(np.log10(low), np.log10(high) + 0.5)
-    axes.set_xlim(low / 1.3, high * 1.3)
-    axes.set_xticks(ticks, [seconds_text(tick).replace(".0", "") for tick in ticks])
+    seen = [seconds for i, name in enumerate(names) for seconds in _discs(axes, i, name, results)]
+    powers = np.arange(np.floor(np.log10(min(seen))), np.ceil(np.log10(max(seen))) + 0.5)
+    axes.set_xlim(10 ** powers[0] / 1.3, 10 ** powers[-1] * 1.3)
+    axes.set_xticks(10**powers, [seconds_text(tick).replace(".0", "") for tick in 10**powers])
     axes.minorticks_off()
-    axes.set_xlabel("one fit to the same optimum, one thread", fontsize=9.5, color=style.TEXT)
-    _head(axes, "Time", f"discs, small to large: {', '.join(f'{n:,}' for n in sizes)} pixels")
+    axes.set_xlabel("one fit of the hard frame, one thread", fontsize=9.5, color=style.TEXT)
+    sizes = ", ".join(f"{n:,}" for n in results.sizes)
+    _head(axes, "Time to the same optimum", f"small to large: {sizes} pixels; crosses: short of it")
 
 
-def _size(n: int, sizes: list[int]) -> float:
-    return 4.0 + 2.2 * sizes.index(n)
+def _discs(axes: Any, place: int, name: str, results: Results) -> list[float]:
+    """One row of times, which are returned; the compared one in words."""
+    colour, sizes = _colour(name, results), results.sizes
+    rows = [row for n in sizes if (row := results.measured[name].get(("hard", n))) and row.get("fit_s")]
+    seconds = [row["fit_s"] for row in rows]
+    axes.plot(seconds, [place] * len(rows), color=colour, linewidth=1.2, alpha=0.45)
+    for row in rows:
+        short = (row.get("short") or 0.0) > TOO_SHORT
+        size = 4.0 + 1.5 * sizes.index(row["n"])
+        look = {"marker": "X" if short else "o", "color": colour, "markeredgecolor": "white", "markeredgewidth": 0.6}
+        axes.plot(row["fit_s"], place, markersize=size, **look)
+        if row["n"] == results.compared:
+            words = {"fontsize": 7, "color": style.text_colour(colour), "path_effects": style.outlined(2, "white")}
+            offset = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
+            axes.annotate(seconds_text(row["fit_s"]), (row["fit_s"], place), (0, 4.5), **offset, **words)
+    return seconds
 
 
 def _dice(axes: Any, names: list[str], results: Results) -> None:
@@ -160,8 +149,9 @@ def _dice(axes: Any, names: list[str], results: Results) -> None:
     best = [row["dice"] for scene, _ in SCENES if CEILING in results.measured and (row := results.best(CEILING, scene))]
     if best:
         axes.axvline(max(best), color=style.TEXT, linestyle=(0, (3, 2)), linewidth=1)
-        look = {"ha": "right", "va": "bottom", "fontsize": 8, "color": GREY, "annotation_clip": False}
-        axes.annotate("true parameters", (max(best), len(names) - 0.5), (-3, 3), textcoords="offset points", **look)
-    axes.set_xlim(0, 1)
+        look = {"ha": "center", "va": "bottom", "fontsize": 8, "color": GREY, "annotation_clip": False}
+        axes.annotate("true parameters", (max(best), -0.5), (0, 2), textcoords="offset points", **look)
+    lowest = min((line.get_xdata()[0] for line in axes.get_lines()), default=0.0)
+    axes.set_xlim(max(0.0, np.floor(10 * lowest - 0.5) / 10), 1)
     axes.set_xlabel("Dice of Li against the truth", fontsize=9.5, color=style.TEXT)
     _head(axes, "Labels", "filled: hard frame; open: trend reversed")
