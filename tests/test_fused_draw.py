@@ -20,6 +20,7 @@ from gmrm_gpu.engines.fused.draw import (
 )
 from gmrm_gpu.sampling import Sampler
 
+pytestmark = pytest.mark.usefixtures("each_device")
 on_host = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 REPLICATES = np.array([0, 3, 70_000, 2**32 - 1], dtype=np.uint32)
 FRAMES = np.array([0, 6, 9, 2**31], dtype=np.uint32)
@@ -136,6 +137,7 @@ def test_replicates_by_themselves(scheme):
     np.testing.assert_array_equal(found[1], counts[2:3])
 
 
+@pytest.mark.harness
 @on_host
 @pytest.mark.parametrize("schedule", ["reverse", "random:3"])
 def test_any_order_of_threads(schedule):
@@ -144,6 +146,7 @@ def test_any_order_of_threads(schedule):
     check(job, movie, *draw(job, movie, kernel_device(schedule=schedule)))
 
 
+@pytest.mark.harness
 def test_words_of_four_bytes_hold_every_pixel_of_their_frames():
     for side, padded in ((4096, False), (4095, True)):
         assert not needs_wide((side, side), np.dtype(np.uint8), padded=padded)
@@ -156,6 +159,7 @@ def test_words_of_four_bytes_hold_every_pixel_of_their_frames():
     assert needs_wide((8, 8), np.dtype(np.int8), padded=False)
 
 
+@pytest.mark.harness
 def test_what_cannot_be_drawn():
     assert draw_obstacle((512, 512), np.dtype(np.uint16)) is None
     assert "float64" in draw_obstacle((512, 512), np.dtype(np.float64))
@@ -163,6 +167,7 @@ def test_what_cannot_be_drawn():
     assert "50000" in draw_obstacle((50000, 50000), np.dtype(np.uint8))
 
 
+@pytest.mark.harness
 def test_launch_covers_every_sample():
     for m in (1, 31, 32, 33, MOST_A_BLOCK, MOST_A_BLOCK + 1, 26214, 4096**2):
         cut = cut_samples(m)
@@ -173,6 +178,7 @@ def test_launch_covers_every_sample():
     assert plan_draw(job, 3).blocks == len(REPLICATES) * 3 * cut_samples(job.m).chunks
 
 
+@pytest.mark.harness
 @on_host
 @pytest.mark.parametrize(("sanitize", "scheme"), [("asan", "bernoulli"), ("asan", "lines"), ("tsan", "bernoulli")])
 def test_sanitized(sanitize, scheme):
