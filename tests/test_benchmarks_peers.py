@@ -304,14 +304,15 @@ def test_tables_hold_what_was_measured():
     assert lines[2].split() == ["other", "no", "yes", "no", "-4.7500", "0.9000", "0.9000", "0.800", "0.800", "0.400"]
     assert lines[4].split("  ")[0] == "program"
     assert [cell.strip() for cell in lines[6].split("  ") if cell] == [
-        *("other", "2.0 s", "left out", "1,234", "500 ms", "100", "50", "3e-07")
+        *("other", "2.0 s (100)", "left out", "500 ms (50)", "1,234", "3e-07")
     ]
+    assert "in brackets: times gmrm_gpu, NumPy" in lines
     assert lines[-1] == "gone: skipped: not installed"
     assert "other: hard, 1,024 px: more than 60 s" in text
     assert len({len(line) for line in lines[:3]}) == 1
     markdown = table.markdown_table(ROWS).splitlines()
     assert markdown[1].count("---") == markdown[0].count("|") - 1 == 10
-    assert "| other | 2.0 s | left out | 1,234 | 500 ms | 100 | 50 | 3e-07 |" in markdown
+    assert "| other | 2.0 s (100) | left out | 500 ms (50) | 1,234 | 3e-07 |" in markdown
 
 
 def test_a_program_that_left_the_compared_size_out_shows_the_labels_of_a_smaller_one():

@@ -100,25 +100,23 @@ def quality(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def speed(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: seconds a fit at each size, iterations, and how many times ours."""
-    n = results.compared
-    header = ["program", *(f"{size:,} px" for size in results.sizes), "iterations", f"easy, {n:,} px"]
-    header += ["times ours: hard", "easy", "short of the optimum"]
+    """Header and cells: seconds a fit at each size, in brackets how many times ours; iterations of the compared one."""
+    n, sizes = results.compared, results.sizes
+    header = ["program", *(f"hard, {size:,} px" for size in sizes), f"easy, {n:,} px"]
+    header += ["iterations", "short of the optimum"]
     rows = []
     for name, found in results.measured.items():
         if not any(row.get("fit_s") for row in found.values()):
             continue
         at = found.get(("hard", n), {})
-        cells = [name, *(_seconds(found.get(("hard", size))) for size in results.sizes)]
-        cells += [_number(at.get("iterations"), ",d"), _seconds(found.get(("easy", n)))]
-        cells += [_times(results.times_ours(name, scene, n)) for scene in ("hard", "easy")]
-        rows.append([*cells, _short(at.get("short"))])
+        cells = [_seconds(results, name, "hard", size) for size in sizes] + [_seconds(results, name, "easy", n)]
+        rows.append([name, *cells, _number(at.get("iterations"), ",d"), _short(at.get("short"))])
     return header, rows
 
 
 def notes(results: Results) -> list[str]:
     """What was left out or skipped, and remarks on single programs."""
-    lines = []
+    lines = [] if results.reference is None else [f"in brackets: times {results.reference}"]
     for name, found in results.measured.items():
         remark = next(iter(found.values()))["note"]
         left = [f"{scene}, {n:,} px: {row['left_out']}" for (scene, n), row in found.items() if "left_out" in row]
@@ -131,10 +129,14 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _seconds(row: Row | None) -> str:
+def _seconds(results: Results, name: str, scene: str, n: int) -> str:
+    row = results.measured[name].get((scene, n))
     if row is None or row.get("fit_s") == 0:
         return "-"
-    return seconds_text(row["fit_s"]) if "fit_s" in row else "left out"
+    if "fit_s" not in row:
+        return "left out"
+    times = results.times_ours(name, scene, n)
+    return seconds_text(row["fit_s"]) + ("" if times is None or name == results.reference else f" ({_times(times)})")
 
 
 def seconds_text(seconds: float) -> str:
@@ -146,8 +148,8 @@ def seconds_text(seconds: float) -> str:
     raise ValueError(seconds)
 
 
-def _times(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"
+def _times(value: float) -> str:
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
 
 
 def _short(value: float | None) -> str:
