@@ -141,7 +141,7 @@ def test_visited_pixels_are_drawn_without_replacement():
 
 def test_every_fit_begins_where_ours_does():
     data, trace = scenes.make_scene("hard", 64).visited(2000), []
-    config = ours.config_of("none", 1e-8)
+    config = ours.config_of(1e-8, trend="none")
     fit_mixture(data.values[None], data.positions[None], (64, 64), config, backend=scenes._HOST, trace=trace)
     spread = data.values.std()
     expected = trace[0][1][0] / len(data.values) - np.log(spread)
@@ -152,9 +152,9 @@ def test_kernels_see_the_same_pixels():
     """The fit of the draw kernel's samples, where an engine with kernels is there, is the one of `Data`."""
     if ours.missing_compiled() is not None:
         pytest.skip(ours.missing_compiled())
-    data = scenes.make_scene("hard", 64).visited(410)
+    data = scenes.make_scene("easy", 64).visited(410)
     found, wanted = ours.fit_by_kernels(data, 1e-8, where="cpu"), ours.fit_by_numpy(data, 1e-8)
-    np.testing.assert_allclose(found.mixture.means, wanted.mixture.means, atol=0.02)
+    np.testing.assert_allclose(found.mixture.means, wanted.mixture.means, atol=1e-3)
 
 
 @pytest.mark.parametrize("model", ["trend", "none"])
@@ -387,7 +387,7 @@ def test_the_command_runs_what_needs_no_other_program(tmp_path, capsys):
     assert {"what", "commit", "processor", "run", "date"} <= set(rows[0])
     results = table.Results.of(rows)
     assert {"gmrm_gpu, NumPy", "Otsu", "OLS, then scikit-learn", "true parameters"} <= set(results.measured)
-    assert len(results.skipped) + len(results.measured) == 9
+    assert len(results.skipped) + len(results.measured) == 12
     full = {name: found["hard", QUICK.n[-1]] for name, found in results.measured.items()}
     mine, flat = full["gmrm_gpu, NumPy"], full["OLS, then scikit-learn"]
     # A trend that is blind to phases is one of those that ours could have taken.

@@ -13,6 +13,7 @@ from gmrm_gpu.config import ENGINES
 from gmrm_gpu.engines.fused.draw import DrawJob, prepare_draw, run_draw
 from gmrm_gpu.engines.fused.fit import FitArrays, FitKeys, run_fit
 from gmrm_gpu.engines.fused.plan import BlockSize, plan_fits
+from gmrm_gpu.engines.fused.support import fused_obstacle
 from gmrm_gpu.mixture import fit_mixture
 from gmrm_gpu.results import MixtureFit
 from gmrm_gpu.sampling import Sampler
@@ -26,9 +27,9 @@ NAME = "gmrm_gpu"
 _FLOAT32 = make_backend(np, dtype="float32")
 
 
-def config_of(trend: str, tol: float) -> gg.MixtureConfig:
+def config_of(tol: float, trend: str = TREND, histogram: bool = False) -> gg.MixtureConfig:
     """One start and no comparison of starts."""
-    return gg.MixtureConfig(K, trend, starts=(START,), tol=tol, max_iter=MAX_ITERATIONS)
+    return gg.MixtureConfig(K, trend, starts=(START,), tol=tol, max_iter=MAX_ITERATIONS, histogram=histogram)
 
 
 def found_of(fit: MixtureFit, seconds: float) -> Found:
@@ -37,20 +38,19 @@ def found_of(fit: MixtureFit, seconds: float) -> Found:
     return Found(seconds, Mixture(fit.weights[0], fit.means[0], fit.sigmas[0], slopes), iterations=int(fit.n_iter[0]))
 
 
-def fit_by_numpy(data: Data, tol: float, trend: str = TREND) -> Found:
-    """From grey levels and places to parameters, float32."""
+def fit_by_numpy(data: Data, tol: float, **settings: Any) -> Found:
+    """From grey levels and places to parameters, float32; settings: of `config_of`."""
     values, positions = data.values[None], data.positions[None]
+    config = config_of(tol, **settings)
     with stopwatch() as seconds:
-        fit = fit_mixture(
-            values, positions, data.scene.shape, config_of(trend, tol), sigma_floor=SIGMA_FLOOR, backend=_FLOAT32
-        )
+        fit = fit_mixture(values, positions, data.scene.shape, config, sigma_floor=SIGMA_FLOOR, backend=_FLOAT32)
     return found_of(fit, seconds())
 
 
-def fit_by_kernels(data: Data, tol: float, trend: str = TREND, *, where: str) -> Found:
+def fit_by_kernels(data: Data, tol: float, *, where: str, **settings: Any) -> Found:
     """The fit kernel on the samples that the draw kernel drew, the same pixels; until the device is done."""
     device, wait = device_of(where)
-    analysis = gg.AnalysisConfig(config_of(trend, tol), method="paper")
+    analysis = gg.AnalysisConfig(config_of(tol, **settings), method="paper")
     analysis = analysis.with_rate(len(data.positions) / data.scene.image.size).resolved
     size = BlockSize(1, 1, Sampler(data.scene.shape, analysis.sampling), np.dtype(np.uint8), 1)
     first = np.zeros(1, dtype=np.uint32)
@@ -82,7 +82,7 @@ def device_of(where: str) -> tuple[Any, Any]:
     return CompiledDevice(1), lambda: None
 
 
-def missing_compiled() -> str | None:
+def missing_compiled(histogram: bool = False) -> str | None:
     """Why the compiled functions cannot run."""
     if "compiled" not in ENGINES:
         return "there is no compiled engine"
@@ -95,29 +95,39 @@ def missing_compiled() -> str | None:
         from gmrm_gpu.engines.compiled.fit import fit  # noqa: F401
     except ImportError:
         return "the compiled engine has no fit yet"
-    return None
+    return missing_settings(histogram)
 
 
-def missing_gpu() -> str | None:
-    """Why there is no GPU."""
+def missing_gpu(histogram: bool = False) -> str | None:
+    """Why the CUDA kernels cannot run."""
     usable, reason = probe_gpu(0)
-    return None if usable else reason
+    return missing_settings(histogram) if usable else reason
 
 
-def _peer(label: str, fit: Any, missing: Any = lambda: None) -> tuple[Peer, Peer]:
-    """With the trend and, so that the same model is compared with programs that know none, without."""
-    about = {"missing": missing, "version": lambda: gg.__version__, "batches": True}
-    plain = partial(fit, trend="none")
+def missing_settings(histogram: bool) -> str | None:
+    """Why no kernel can do it so."""
+    analysis = gg.AnalysisConfig(config_of(1e-8, histogram=histogram), method="paper").resolved
+    obstacle = fused_obstacle(analysis, (512, 512), np.dtype(np.uint8))
+    return None if obstacle is None else f"not with {obstacle}"
+
+
+def _peers(label: str, fit: Any, missing: Any) -> tuple[Peer, ...]:
+    """As it is; with the histogram; and without the trend, the model of programs that know none."""
+    about = {"version": lambda: gg.__version__, "batches": True}
+    settled = partial(missing, histogram=True)
     return (
-        Peer(f"{NAME}, {label}", fit, trend="yes", model="trend", **about),
-        Peer(f"{NAME}, {label}, no trend", plain, trend="left out", model="none", **about),
+        Peer(f"{NAME}, {label}", fit, missing, trend="yes", model="trend", **about),
+        Peer(f"{NAME}, {label}, histogram", partial(fit, histogram=True), settled, trend="yes", model="trend", **about),
+        Peer(
+            f"{NAME}, {label}, no trend", partial(fit, trend="none"), missing, trend="left out", model="none", **about
+        ),
     )
 
 
 PEERS = (
-    *_peer("NumPy", fit_by_numpy),
-    *_peer("compiled", partial(fit_by_kernels, where="cpu"), missing_compiled),
-    *_peer("GPU", partial(fit_by_kernels, where="gpu"), missing_gpu),
+    *_peers("NumPy", fit_by_numpy, lambda histogram=False: None),
+    *_peers("compiled", partial(fit_by_kernels, where="cpu"), missing_compiled),
+    *_peers("GPU", partial(fit_by_kernels, where="gpu"), missing_gpu),
 )
 
 if __name__ == "__main__":
