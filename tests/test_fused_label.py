@@ -15,7 +15,10 @@ from gmrm_gpu.mixture.design import TrendBasis, make_samples
 from gmrm_gpu.mixture.fit import responsibilities
 from gmrm_gpu.results import FitStatus, MixtureFit
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.usefixtures("each_device"),
+]
 MARGIN = 1e-6
 POSTERIOR_TOL = 5e-6
 """Float32 leaves a residual of 200 grey levels wrong by 2e-5 at most; a posterior changes by at most a quarter of
@@ -235,12 +238,14 @@ def test_no_maps_and_one_sample():
     assert np.isnan(found[1][~usable]).all()
 
 
+@pytest.mark.harness
 def test_the_launch_is_sized_by_the_samples():
     mixture = MixtureConfig()
     assert plan_label(7, 2621, mixture, wide=False).blocks == 7
     assert plan_label(7, 26214, mixture, wide=False).blocks == 49
 
 
+@pytest.mark.harness
 @pytest.mark.parametrize("sanitize", ["asan", "tsan"])
 def test_sanitized(sanitize):
     mixture = MixtureConfig(n_components=3, trend="linear")
