@@ -1,4 +1,4 @@
-"""The movie-level kernels on the CPU harness against the generic implementation: parameters, labels, expectations."""
+"""The movie-level kernels against the generic implementation: parameters, labels, expectations."""
 
 from dataclasses import fields, replace
 
@@ -30,7 +30,10 @@ from gmrm_gpu.mixture.movie import MovieModel
 from gmrm_gpu.philox import STREAM_START, stream_words
 from gmrm_gpu.results import FitStatus
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.usefixtures("each_device"),
+]
 
 SHAPE = (24, 20)
 FLOOR = 0.3
@@ -315,6 +318,7 @@ class Counting(HostDevice):
         return found
 
 
+@pytest.mark.harness
 def test_launches_and_memory_are_as_planned(monkeypatch):
     monkeypatch.setattr(movie_plan, "START_SAMPLES", 400)
     values, places = scene(LINEAR, rows=3, m=181)
@@ -331,6 +335,7 @@ def test_launches_and_memory_are_as_planned(monkeypatch):
     assert expected == pytest.approx(device.taken, rel=0.003)
 
 
+@pytest.mark.harness
 def test_plans_keep_within_their_room():
     sizes = MovieSizes(1000, 300, 2621, (512, 512), USUAL, 512 * 512)
     assert (sizes.n_start, sizes.n_fit, sizes.settle_levels, sizes.label_levels) == (110, 437, 2, 3)
@@ -347,11 +352,13 @@ def test_plans_keep_within_their_room():
     assert plan_settle(replace(sizes, n_replicates=1, n_frames=30), Room(264)).team_size == 30
 
 
+@pytest.mark.harness
 def test_maps_that_no_index_reaches_are_left_to_arrays():
     assert movie_plan.movie_obstacle((4096, 4096), LARGEST) is None
     assert "20000 x 20000" in movie_plan.movie_obstacle((20000, 20000), USUAL)
 
 
+@pytest.mark.harness
 @pytest.mark.parametrize("sanitize", ["asan", "tsan"])
 def test_nothing_is_out_of_bounds_or_raced(sanitize, monkeypatch):
     monkeypatch.setattr(movie_plan, "FIT_SAMPLES", 560)

@@ -80,8 +80,8 @@ class CompiledDevice:
         """Nothing: functions are compiled, or read from the cache, when they are called."""
 
     def resident_blocks(self, source: KernelSource, threads: int, shared_bytes: int) -> int:
-        """One: threads share large fits by themselves, and need no memory for partners."""
-        return 1
+        """For movies, whose plans have scratch for each block: threads. Else one: threads share large fits without."""
+        return self.pool.workers if source.name.startswith("movie") else 1
 
     def free_bytes(self) -> int:
         """What the system says is available."""
