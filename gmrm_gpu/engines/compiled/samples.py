@@ -80,10 +80,10 @@ def squares_of(values, centre):
 
 
 @compiled
-def varies(values):
-    """Whether two values differ."""
-    for i in range(1, values.size):
-        if values[i] != values[0]:
+def differ(values, reference):
+    """Whether any value differs from `reference`."""
+    for i in range(values.size):
+        if values[i] != reference:
             return True
     return False
 

@@ -95,7 +95,8 @@ def make_work(model: Model) -> Work:
     n_rows = max(model.n_rows, -(-model.p // TILE) * TILE, -(-(model.q + 1) // TILE) * TILE, model.q + 2)
     basis, resp = aligned((n_rows, BLOCK)), aligned((model.k, BLOCK))
     basis[0] = 1.0
-    return Work(basis, resp, *aligned((3, BLOCK)), aligned((1, BLOCK)))
+    residual, top, total = aligned((3, BLOCK))
+    return Work(basis, resp, residual, top, total, aligned((1, BLOCK)))
 
 
 def n_sums(model: Model) -> int:

@@ -1,0 +1,187 @@
+"""Where a fit goes after each pass: SQUAREM cycles or plain steps (METHOD.md 2, 3); the twin of `kernels/fit.cu`.
+
+A cycle evaluates the objective at its first iterate (phase 0), its second (phase 1) and the extrapolated point (phase
+2), which is kept unless the objective fell; as `mixture.driver`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...results import FitStatus
+from .jit import exactly
+from .step import extrapolate, m_step, make_step_work
+from .sums import Model, make_densities, n_sums, rounding_of
+
+QUIET_CYCLES = 2
+"""Cycles in a row that must gain too little before a fit has converged; see mixture.driver."""
+START_STEP = 4.0
+"""Longest extrapolation in the short runs of the starts."""
+RUNNING = -1
+CONVERGED, MAX_ITER, DEGENERATE = int(FitStatus.CONVERGED), int(FitStatus.MAX_ITER), int(FitStatus.DEGENERATE)
+
+_SCALE = ("n", "centre", "scale", "floor", "pull")
+_VALUES = ("first_value", "second_value", "last_value", "best_value")
+_REALS, _COUNTS = (*_SCALE, *_VALUES, "limit", "length"), ("phase", "quiet", "n_iter", "status")
+STATE = np.dtype([(name, np.float64) for name in _REALS] + [(name, np.int64) for name in _COUNTS])
+"""Numbers of a fit. centre and scale of its values, grey levels; floor of the sigmas and precision `pull` of the
+trend's prior, standardised; of the cycle, objectives, and the longest and the last step."""
+
+
+class Settings(NamedTuple):
+    """Of the fits; see `config.MixtureConfig`. sigma_floor, trend_prior (0: none) in grey levels, tol a sample."""
+
+    height: Any
+    width: Any
+    sigma_floor: Any
+    trend_prior: Any
+    tol: Any
+    max_iter: Any
+    n_start_iter: Any
+    joint: Any
+
+
+class Fit(NamedTuple):
+    """What one fit keeps.
+
+    Attributes
+    ----------
+    state : (1,) of `STATE`. theta : (3 K + q,) float64, where the objective is wanted next; follow, first, second,
+        fallback, last, best : such points too. densities : of theta, float32. sums : (N_SUMS,) at theta.
+    step : scratch.
+    """
+
+    state: Any
+    theta: Any
+    follow: Any
+    first: Any
+    second: Any
+    fallback: Any
+    last: Any
+    best: Any
+    densities: Any
+    sums: Any
+    step: Any
+
+
+def make_fit(model: Model) -> Fit:
+    """Room for a fit of `model`."""
+    size = 3 * model.k + model.q
+    theta, follow, first, second, fallback, last, best = np.zeros((7, size))
+    points = (theta, follow, first, second, fallback, last, best)
+    densities, sums = np.zeros(size, np.float32), np.zeros(n_sums(model))
+    return Fit(np.zeros(1, STATE), *points, densities, sums, make_step_work(model))
+
+
+@exactly
+def log_prior(theta, pull, model):
+    """Of the trend's coefficients, without its constant."""
+    total = 0.0
+    for j in range(3 * model.k, theta.size):
+        total += theta[j] * theta[j]
+    return -0.5 * pull * total
+
+
+@exactly
+def objective(fit, model):
+    """Log-likelihood and log prior at fit.theta, whose sums are there."""
+    return fit.sums[-1] + rounding_of(fit.theta, fit.sums, model) + log_prior(fit.theta, fit.state[0].pull, model)
+
+
+@exactly
+def short_step(number, fit, model):
+    """After pass `number` of a short run over the starts' subset: keeps the best point seen, makes the next one."""
+    state, value = fit.state[0], objective(fit, model)
+    value = value if np.isfinite(value) else -1e300
+    if value > state.best_value:
+        state.best_value = value
+        fit.best[:] = fit.theta
+    m_step(fit.sums, fit.theta, True, state.floor, state.pull, model, fit.step, fit.follow)
+    if number % 2:
+        fit.second[:] = fit.theta
+        extrapolate(fit.first, fit.second, fit.follow, START_STEP, state.floor, model, fit.theta)
+    else:
+        fit.first[:] = fit.theta
+        fit.theta[:] = fit.follow
+    make_densities(fit.theta, model, fit.densities)
+
+
+@exactly
+def begin_cycles(fit, model):
+    """Before the first pass, at fit.theta."""
+    state = fit.state[0]
+    state.first_value = state.second_value = state.last_value = -1e300
+    state.phase = state.quiet = state.n_iter = 0
+    state.limit, state.length, state.status = 4.0, 0.0, RUNNING
+    make_densities(fit.theta, model, fit.densities)
+
+
+@exactly
+def end_fit(fit, value, status):
+    """At fit.theta."""
+    fit.last[:] = fit.theta
+    fit.state[0].last_value, fit.state[0].status = value, status
+
+
+@exactly
+def advance(fit, settings, model):
+    """After a pass: ends the fit or sets the next point to look at."""
+    state, value = fit.state[0], objective(fit, model)
+    state.n_iter += 1
+    # A wild extrapolation is taken back; anywhere else there is nothing to go back to.
+    if not np.isfinite(value) and state.phase != 2:
+        end_fit(fit, value, DEGENERATE)
+        return
+    m_step(fit.sums, fit.theta, settings.joint, state.floor, state.pull, model, fit.step, fit.follow)
+    if settings.joint:
+        _advance_cycle(fit, value, settings.tol * state.n, model)
+    elif value - state.first_value <= settings.tol * state.n:
+        end_fit(fit, value, CONVERGED)
+    else:
+        fit.last[:] = fit.theta
+        fit.theta[:] = fit.follow
+        state.last_value = state.first_value = value
+    if state.status == RUNNING and state.n_iter >= settings.max_iter:
+        state.status = MAX_ITER
+    make_densities(fit.theta, model, fit.densities)
+
+
+@exactly
+def _advance_cycle(fit, value, gain, model):
+    """Where a fit goes from theta, whose objective is `value` and whose M-step gives follow."""
+    state = fit.state[0]
+    if state.phase == 1:
+        _end_cycle(fit, value, model)
+        return
+    jumped = state.phase == 2
+    fell = jumped and not value >= state.second_value
+    if fell:
+        state.limit = min(max(0.5 * state.limit, 1.0), 1e6)
+        fit.last[:] = fit.second
+        fit.theta[:] = fit.fallback
+        state.last_value, state.phase = state.second_value, 0
+        return
+    state.quiet = state.quiet + 1 if value - state.first_value <= gain else 0
+    if state.quiet >= QUIET_CYCLES:
+        end_fit(fit, value, CONVERGED)
+        return
+    if jumped and state.length >= state.limit:
+        state.limit *= 4.0
+    fit.last[:] = fit.first[:] = fit.theta
+    fit.theta[:] = fit.follow
+    # The highest, not the latest: rounding could make the latest rise and fall for ever.
+    state.first_value = max(value, state.first_value)
+    state.last_value, state.phase = value, 1
+
+
+@exactly
+def _end_cycle(fit, value, model):
+    """At its second iterate: extrapolates."""
+    state = fit.state[0]
+    fit.last[:] = fit.second[:] = fit.theta
+    fit.fallback[:] = fit.follow
+    state.length = extrapolate(fit.first, fit.second, fit.follow, state.limit, state.floor, model, fit.theta)
+    state.second_value = state.last_value = value
+    state.phase = 2
