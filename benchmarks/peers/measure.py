@@ -37,7 +37,7 @@ class Sizes:
 
     n: tuple[int, ...] = (2_621, 13_107, 26_214, 262_144)
     side: int = 512
-    limit_s: float = 60.0
+    limit_s: float = 90.0
     compared: int = 26_214
     repeats: int = 5
 
@@ -128,9 +128,9 @@ def measure(peer: Peer, sizes: Sizes, say: Callable[[str], None] = lambda text: 
         yield {**peer.words, "skipped": reason}
         return
     words, done = {**peer.words, "version": peer.version()}, []
-    for scene, n in jobs(peer, sizes):
+    for scene, n in jobs(peer, sizes, done):
         row = {"scene": scene.name, "n": n}
-        if expected_s(done, n) > 1.2 * sizes.limit_s:
+        if expected_s(done, n) > sizes.limit_s:
             row["left_out"] = f"more than {sizes.limit_s:g} s expected"
         else:
             row |= measured(peer, scene.visited(n), sizes, done)
@@ -139,18 +139,20 @@ def measure(peer: Peer, sizes: Sizes, say: Callable[[str], None] = lambda text: 
         yield words | row
 
 
-def jobs(peer: Peer, sizes: Sizes) -> Iterator[tuple[Scene, int]]:
-    """Scenes and numbers of pixels: the hard frame at every size, the others where labels are compared."""
-    compared = sizes.compared if peer.unvisited else sizes.side**2
-    yield make_scene("easy", sizes.side), compared
-    for n in sizes.n if peer.unvisited else (compared,):
+def jobs(peer: Peer, sizes: Sizes, done: list[Row]) -> Iterator[tuple[Scene, int]]:
+    """The hard frame at every size, then the others where labels are compared, or at the largest size `done` below."""
+    numbers = sizes.n if peer.unvisited else (sizes.side**2,)
+    for n in numbers:
         yield make_scene("hard", sizes.side), n
-    yield make_scene(REVERSED, sizes.side), compared
+    compared = sizes.compared if peer.unvisited else numbers[0]
+    largest = max((row["n"] for row in done if "fit_s" in row and row["n"] <= compared), default=compared)
+    for name in ("easy", REVERSED):
+        yield make_scene(name, sizes.side), largest
 
 
 def expected_s(done: list[Row], n: int) -> float:
-    """Seconds of a fit of `n` pixels, in proportion to the nearest smaller fit of a hard frame; 0 before the first."""
-    before = [row for row in done if row["n"] <= n and row["scene"] == "hard"]
+    """Seconds of a fit of `n` pixels, in proportion to the nearest smaller one of the hard frame; 0 before the first."""
+    before = [row for row in done if row["n"] <= n and row["scene"] == "hard" and "failed" not in row]
     nearest = max(before, key=lambda row: row["n"], default=None)
     return 0.0 if nearest is None else nearest.get("fit_s", np.inf) * n / nearest["n"]
 
@@ -168,7 +170,7 @@ def measured(peer: Peer, data: Data, sizes: Sizes, done: Sequence[Row] = ()) -> 
     except OutOfTime:
         return {"left_out": f"more than {sizes.limit_s:g} s"}
     except Exception as error:  # whatever a program of others raises is its result
-        return {"left_out": f"failed: {type(error).__name__}: {error}"}
+        return {"left_out": f"failed: {type(error).__name__}: {error}", "failed": True}
     seconds = times[1:] or times
     row = {"fit_s": float(f"{np.median(seconds):.4g}"), "repeats": len(seconds), "iterations": found.iterations}
     return row | reached | scores(found, data.scene)
@@ -176,7 +178,7 @@ def measured(peer: Peer, data: Data, sizes: Sizes, done: Sequence[Row] = ()) -> 
 
 def _repeats(seconds: float, most: int) -> int:
     """How often a fit is timed again; the first time, which may hold one-off costs, then does not count."""
-    return most if seconds < 1 else min(most, 3) if seconds < 5 else 0
+    return most if seconds < 0.5 else min(most, 2) if seconds < 2 else 0
 
 
 def _reach(peer: Peer, data: Data, limit_s: float, tolerances: tuple[float, ...]) -> tuple[Found, Row]:

@@ -44,8 +44,9 @@ class Results:
 
     @property
     def compared(self) -> int:
-        """Pixels of the fits whose labels are compared: those of the easy frame, but for programs of whole frames."""
-        return min((n for found in self.measured.values() for scene, n in found if scene == "easy"), default=0)
+        """Pixels of the fits whose labels are compared: those that our easy frame has, or else anybody's."""
+        names = [self.reference] if self.reference else list(self.measured)
+        return max((n for name in names for scene, n in self.measured[name] if scene == "easy"), default=0)
 
     def best(self, name: str, scene: str) -> Row | None:
         """The fit whose labels count: of the compared pixels, else of the most below, else of the fewest above."""
