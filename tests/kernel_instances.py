@@ -100,12 +100,22 @@ def _fits() -> list[Instance]:
     slow = [(k, TERMS[:q], m) for k in range(2, 7) for q in range(10) for m in (SMALL, LARGE)]
     chosen |= {case: () for case in slow if case not in chosen}
     found = [_fit(*case, archs) for case, archs in chosen.items()]
-    return [*found, _fit(4, USUAL, SMALL, ONE, wide=True), _fit(4, USUAL, LARGE, ONE, wide=True)]
+    found += [_fit(4, USUAL, SMALL, ONE, wide=True), _fit(4, USUAL, LARGE, ONE, wide=True)]
+    binned = ((4, USUAL, SMALL, SOME), (4, USUAL, LARGE, ALL), (6, TERMS, LARGE, SOME), (2, (), SMALL, ONE))
+    return [*found, *(_fit(*case, histogram=True) for case in (*binned, (6, HIGH_TERMS, SMALL, ONE)))]
 
 
-def _fit(k: int, terms: tuple[tuple[int, int], ...], m: int, archs: tuple[str, ...], *, wide: bool = False) -> Instance:
-    launch = plan_fit(1000, m, _mixture(k, terms), wide=wide).launch
-    label = f"fit-{_model(k, terms)}{'-team' * launch.cooperative}{'-wide' * wide}"
+def _fit(
+    k: int,
+    terms: tuple[tuple[int, int], ...],
+    m: int,
+    archs: tuple[str, ...],
+    *,
+    wide: bool = False,
+    histogram: bool = False,
+) -> Instance:
+    launch = plan_fit(1000, m, replace(_mixture(k, terms), histogram=histogram), wide=wide).launch
+    label = f"fit-{_model(k, terms)}{'-team' * launch.cooperative}{'-wide' * wide}{'-histogram' * histogram}"
     blocks = int(dict(launch.kernel.constants)["MIN_BLOCKS"])
     return _launched(label, launch, min(REGISTERS // (blocks * launch.threads), 240), stack=16, archs=archs)
 

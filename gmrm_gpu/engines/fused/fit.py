@@ -9,6 +9,7 @@ import numpy as np
 from ...backend import Array
 from ...config import MixtureConfig
 from ...mixture.design import BLOCK
+from ...mixture.histogram import BINS
 from ...results import MixtureFit
 from ..source import KernelSource, shared_bytes
 from .draw import seed_words
@@ -23,6 +24,8 @@ _START_BLOCKS = 4
 _STARTS = {"quantile": 1, "spread": 2, "kmeans++": 3}
 _STATE_BYTES = 6144
 """Room for the FitState of the largest model; the kernel checks it when it is compiled."""
+_BIN_STATE_BYTES = 4096
+"""The same for the state of a histogram."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ def fit_source(m: int, mixture: MixtureConfig, *, wide: bool) -> KernelSource:
         ("N_STARTS", len(mixture.starts)),
         ("STARTS", ",".join(str(_STARTS[name]) for name in mixture.starts)),
         ("FIT_STATE_BYTES", _STATE_BYTES),
+        ("HISTOGRAM", BINS if mixture.histogram else 0),
+        ("BIN_STATE_BYTES", _BIN_STATE_BYTES),
     )
     return KernelSource("fit", "fit.cu", constants)
 
@@ -109,6 +114,7 @@ def plan_fit(n_fits: int, m: int, mixture: MixtureConfig, *, wide: bool, residen
         4 * threads,
         (8 if wide else 4) * subset,
         4 * room,
+        *((_BIN_STATE_BYTES, 4 * BINS, 8 * BINS) if mixture.histogram else ()),
     )
     if m <= TEAM_SAMPLES:
         return FitPlan(Launch(source, n_fits, threads, memory), n_fits, m, 1, n_fits, 0)
@@ -116,7 +122,7 @@ def plan_fit(n_fits: int, m: int, mixture: MixtureConfig, *, wide: bool, residen
     resident = resident_blocks or n_chunks
     team_size = min(n_chunks, resident)
     n_teams = max(1, min(n_fits, resident // team_size))
-    scratch = n_teams * (2 * n_chunks * n_sums(mixture) * 8 + 4)
+    scratch = n_teams * (8 * _partials(n_chunks, team_size, mixture) + 4)
     return FitPlan(
         Launch(source, n_teams * team_size, threads, memory, cooperative=True), n_fits, m, team_size, n_teams, scratch
     )
@@ -151,7 +157,8 @@ def run_fit(
     """Fit words (R, T, m), F = R T fits; sigma_floor in grey levels."""
     n_chunks = -(-plan.m // CHUNK) if plan.team_size > 1 or plan.m > TEAM_SAMPLES else 0
     arrived = device.zeros((plan.n_teams if n_chunks else 1,), np.uint32)
-    partials = device.empty((plan.n_teams * 2 * n_chunks * n_sums(mixture) or 1,), np.float64)
+    each = _partials(n_chunks, plan.team_size, mixture) if n_chunks else 0
+    partials = device.empty((plan.n_teams * each or 1,), np.float64)
     plan.launch.run(
         device,
         (
@@ -177,6 +184,12 @@ def run_fit(
             *(getattr(out, name) for name in out.__dataclass_fields__),
         ),
     )
+
+
+def _partials(n_chunks: int, team_size: int, mixture: MixtureConfig) -> int:
+    """Float64 numbers that a team's blocks hand to each other: sums a chunk, and parts of a histogram (uint32) a block;
+    two sets of each."""
+    return 2 * n_chunks * n_sums(mixture) + (team_size * BINS if mixture.histogram else 0)
 
 
 def _threads(m: int) -> int:

@@ -1,9 +1,10 @@
 // Fits many mixtures, each by one block or by a team of blocks, from its starts to convergence in one launch
-// (METHOD.md 2-4). The same algorithm as mixture/driver.py: a SQUAREM cycle evaluates the objective at its first
-// iterate (phase 0), its second (phase 1) and the extrapolated point (phase 2), kept unless the objective fell.
+// (METHOD.md 2-4).
 #include "fit.cuh"
+#if HISTOGRAM
+#include "histogram.cuh"
+#endif
 
-constexpr int QUIET_CYCLES = 2;     // cycles in a row that must gain too little; see mixture/driver.py
 constexpr int START_BLOCKS = 4;     // starts are compared on about this many of the sample blocks
 constexpr int SAMPLE_BLOCK = 512;   // of so many samples, interleaved
 constexpr double START_STEP = 4.0;  // longest extrapolation in the short runs
@@ -56,9 +57,9 @@ __device__ __forceinline__ void short_step(int number, Block& block) {
     __syncwarp();
     if (lane_id() == 0 && value > state->best_value) state->best_value = value;
     m_step(block.sums, state->theta, true, state->floor, state->pull, &state->work, state->follow);
-    copy_theta(state->theta, number % 2 ? state->second : state->first);
+    copy_theta(state->theta, number % 2 ? state->last : state->first);
     if (number % 2)
-        extrapolate(state->first, state->second, state->follow, START_STEP, state->floor, state->theta);
+        extrapolate(state->first, state->last, state->follow, START_STEP, state->floor, state->theta);
     else
         copy_theta(state->follow, state->theta);
     make_densities(state->theta, &state->at);
@@ -104,58 +105,18 @@ __device__ __forceinline__ void choose_start(const Word* subset, int size, float
     __syncthreads();
 }
 
-__device__ __forceinline__ void end_fit(FitState* state, const double* theta, double value, int status) {
-    copy_theta(theta, state->last);
-    if (lane_id() == 0) {
-        state->last_value = value;
-        state->ended = status;
-    }
-    __syncwarp();
-}
-
-// Where a fit under the fast schedule goes from theta, whose objective is `value` and whose M-step gives follow.
-__device__ __forceinline__ void advance_cycle(FitState* state, double value, double gain) {
-    bool is_second = state->phase == 1, jumped = state->phase == 2;
-    bool fell = jumped && !(value >= state->second_value), begins = !is_second && !fell;
-    bool small = value - state->first_value <= gain;
-    int quiet = begins ? (small ? state->quiet + 1 : 0) : state->quiet;
-    if (quiet >= QUIET_CYCLES) return end_fit(state, state->theta, value, CONVERGED);
-    double limit = state->limit, length = state->length, second_value = state->second_value;
-    if (begins && jumped && length >= limit) limit *= 4.0;
-    if (fell) limit = limit < 2.0 ? 1.0 : limit > 2e6 ? 1e6 : 0.5 * limit;
-    copy_theta(fell ? state->second : state->theta, state->last);
-    if (begins) copy_theta(state->theta, state->first);
-    if (is_second) {
-        copy_theta(state->theta, state->second);
-        copy_theta(state->follow, state->fallback);
-        length = extrapolate(state->first, state->second, state->follow, limit, state->floor, state->theta);
-    } else {
-        copy_theta(fell ? state->fallback : state->follow, state->theta);
-    }
-    if (lane_id() == 0) {
-        state->quiet = quiet;
-        state->limit = limit;
-        state->length = length;
-        state->last_value = fell ? second_value : value;
-        // The highest, not the latest: rounding could make the latest rise and fall for ever.
-        if (begins && value > state->first_value) state->first_value = value;
-        if (is_second) state->second_value = value;
-        state->phase = fell ? 0 : is_second ? 2 : 1;
-    }
-    __syncwarp();
-}
-
 // After a pass: ends the fit or sets the next point to look at; one warp.
 __device__ __forceinline__ void advance(const Settings& settings, Block& block) {
     FitState* state = block.state;
     double value = objective(block), gain = settings.tol * state->n;
     if (lane_id() == 0) state->n_iter += 1;
     __syncwarp();
-    // A wild extrapolation is taken back; anywhere else there is nothing to go back to.
-    if (!isfinite(value) && state->phase != 2) return end_fit(state, state->theta, value, DEGENERATE);
+    // A wild extrapolation, or settled point, is taken back; anywhere else there is nothing to go back to.
+    if (!isfinite(value) && state->phase != 2 && !(HISTOGRAM && state->settled))
+        return end_fit(state, state->theta, value, DEGENERATE);
     m_step(block.sums, state->theta, settings.joint, state->floor, state->pull, &state->work, state->follow);
     if (settings.joint) {
-        advance_cycle(state, value, gain);
+        advance_cycle(state, value, gain, state->floor);
     } else if (value - state->first_value <= gain) {
         end_fit(state, state->theta, value, CONVERGED);
     } else {
@@ -169,20 +130,34 @@ __device__ __forceinline__ void advance(const Settings& settings, Block& block) 
     make_densities(state->theta, &state->at);
 }
 
-__device__ __forceinline__ void converge(const Word* words, i64 m, const Settings& settings, Block& block) {
+#if HISTOGRAM
+// Memory for the histogram of a fit; of_blocks: what the teams have for theirs.
+__device__ __forceinline__ Histogram make_histogram(Carver& carve, u32* of_blocks, i64 team, int team_size) {
+    BinState* state = reinterpret_cast<BinState*>(carve.take<u8>(BIN_STATE_BYTES));
+    u32* parts = carve.take<u32>(N_BINS);
+    double* times = carve.take<double>(N_BINS);
+    return {state, parts, times, of_blocks + 2 * team * team_size * N_BINS};
+}
+#else
+struct Histogram {};
+#endif
+
+__device__ __forceinline__ void converge(const Word* words, i64 m, const Settings& settings, Histogram& histogram,
+                                         Block& block) {
     FitState* state = block.state;
-    if (threadIdx.x == 0) {
-        state->first_value = state->second_value = state->last_value = -1e300;
-        state->phase = state->quiet = 0;
-        state->limit = 4.0;
-        state->length = 0.0;
-    }
+    if (threadIdx.x == 0) begin_cycles(state);
     if (warp_id() == 0) make_densities(state->theta, &state->at);
     __syncthreads();
     while (state->ended < 0) {
         pass(words, m, block);
+#if HISTOGRAM
+        if (warp_id() == 0) copy_theta(state->theta, histogram.state->here);
+#endif
         if (warp_id() == 0) advance(settings, block);
         __syncthreads();
+#if HISTOGRAM
+        settle(words, m, settings.tol, histogram, block);
+#endif
     }
 }
 
@@ -229,7 +204,8 @@ __device__ __forceinline__ void write_fit(i64 f, const FitState* state, const Fi
 
 // words (F, m); fit f is frame f % n_frames of replicate f / n_frames, whose numbers are in frames (n_frames) and
 // replicates. subset_room, sort_room: places for the starts' subset and, a power of two, for sorting it. team_size
-// blocks share a fit; arrived (teams) zero and partials (teams, 2, n_chunks, N_SUMS) are theirs.
+// blocks share a fit; arrived (teams) zero and partials (teams, 2, n_chunks, N_SUMS) are theirs, followed where there is
+// a histogram by its parts (teams, 2, team_size, N_BINS) uint32.
 extern "C" __global__ __launch_bounds__(THREADS, MIN_BLOCKS) void fit(
     const Word* words, i64 n_fits, i64 m, int height, int width, u32 seed_low, u32 seed_high, u32 rate,
     const u32* replicates, const u32* frames, i64 n_frames, double sigma_floor, double trend_prior, double tol,
@@ -250,6 +226,11 @@ extern "C" __global__ __launch_bounds__(THREADS, MIN_BLOCKS) void fit(
     i64 n_teams = gridDim.x / team_size, team = blockIdx.x / team_size;
     block.team = {team_size, int(blockIdx.x % team_size), arrived + team, 0, nullptr, 0};
     if (TEAM) block.team.partials = partials + team * 2 * n_chunks(m) * N_SUMS;
+    Histogram histogram;
+#if HISTOGRAM
+    u32* of_blocks = reinterpret_cast<u32*>(partials + n_teams * 2 * n_chunks(m) * N_SUMS);
+    histogram = make_histogram(carve, of_blocks, team, team_size);
+#endif
     for (i64 f = team; f < n_fits; f += n_teams) {
         const Word* mine = words + f * m;
         if (threadIdx.x < 2) {
@@ -260,7 +241,7 @@ extern "C" __global__ __launch_bounds__(THREADS, MIN_BLOCKS) void fit(
         if (prepare(mine, m, settings, block)) {
             int size = take_subset(mine, m, subset);
             choose_start(subset, size, sorted, seeding, settings, block);
-            converge(mine, m, settings, block);
+            converge(mine, m, settings, histogram, block);
         }
         if (warp_id() == 0 && block.team.rank == 0) write_fit(f, block.state, out);
         __syncthreads();

@@ -1,18 +1,13 @@
 // What one fit keeps in shared memory, and its passes.
 #pragma once
+#include "cycle.cuh"
 #include "philox.cuh"
 #include "starts.cuh"
 #include "team.cuh"
 
-constexpr int CONVERGED = 0, MAX_ITER = 1, DROPPED = 2, DEGENERATE = 3, TOO_FEW = 4;  // as results.FitStatus
-
-struct FitState {
-    // Iterates of a SQUAREM cycle.
-    double theta[N_PARAMETERS], follow[N_PARAMETERS], first[N_PARAMETERS], second[N_PARAMETERS];
-    double fallback[N_PARAMETERS], last[N_PARAMETERS], best[N_PARAMETERS];
-    double first_value, second_value, last_value, best_value, limit, length;
+struct FitState : Cycle {
+    double best[N_PARAMETERS], best_value;  // of the short runs that compare starts
     double n, centre, scale, floor, pull;
-    int phase, quiet, n_iter, ended;  // ended: -1 while it runs, else a status
     double means[N_STARTS * K];
     u32 stream[8];     // random words of the k-means++ start
     double extent[4];  // samples, sum of values, lowest, highest
@@ -135,9 +130,4 @@ __device__ __forceinline__ double log_prior(const double* theta, double pull) {
 __device__ __forceinline__ double objective(const Block& block) {
     const FitState* state = block.state;
     return block.sums[LOG_LIKELIHOOD] + rounding_of(state->theta, block.sums) + log_prior(state->theta, state->pull);
-}
-
-__device__ __forceinline__ void copy_theta(const double* from, double* to) {
-    if (lane_id() < N_PARAMETERS) to[lane_id()] = from[lane_id()];
-    __syncwarp();
 }
