@@ -25,7 +25,10 @@ ALLOWED = {
     "engines.device": {"backend", "engines.source", "engines.nvrtc", "engines.fused.launch"},
     "engines.nvrtc": {"engines.source"},
     "engines.source": set(),
-    "engines.compiled": {"backend", "engines.source", "engines.nvrtc", "engines.generic", "engines.fused"},
+    "engines.compiled": {
+        *("backend", "results", "philox", "classify"),
+        *("engines.source", "engines.nvrtc", "engines.generic", "engines.fused"),
+    },
     "frames": {"config"},
     "sampling": {"philox", "backend", "config"},
     "mixture": {"backend", "config", "results", "philox"},

@@ -17,7 +17,10 @@ from gmrm_gpu.engines.fused.tally import plan_tally, run_tally, share_and_varian
 from gmrm_gpu.estimate import sample_mean
 from gmrm_gpu.sampling import Sampler
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.usefixtures("each_device"),
+]
 
 
 def volume(seed, shape, *, m, replicates=2, n_phases=2, padding=0.15):
@@ -63,7 +66,7 @@ def words_of(labels, positions, width, wide):
 def compare(labels, positions, shape, config, *, n_phases=2, foreground=1, wide=False, device=None):
     """Number of labels that the vote changed."""
     device, phases = device or kernel_device(), names_of(n_phases, foreground)
-    corrected, words = device.asarray(labels), device.asarray(words_of(labels, positions, shape[1], wide))
+    corrected, words = device.asarray(labels.copy()), device.asarray(words_of(labels, positions, shape[1], wide))
     maps = device.asarray(paint(labels, positions, shape, n_phases))
     without = run_correct(words, corrected, maps, shape, config, phases, device=device)
     keywords = {"n_phases": n_phases, "foreground": foreground, "backend": NUMPY32}
@@ -156,6 +159,7 @@ def test_no_samples_at_all():
     assert compare(labels, positions, (5, 6), CorrectionConfig(radius=3, sides="both")) == (0, 0)
 
 
+@pytest.mark.harness
 def test_neighbourhood_of_the_paper():
     """How many neighbours METHOD.md 7 counts in the past on full sampling."""
     for radius, neighbours, window in ((5, 217, 1), (10, 1926, 1), (20, 16072, 2)):
@@ -219,6 +223,7 @@ def test_tally_of_many_blocks_in_any_order():
             check_tally(sampler, device=kernel_device(schedule=schedule))
 
 
+@pytest.mark.harness
 @pytest.mark.parametrize(("sanitize", "frames"), [("asan", 3), ("tsan", 1)])
 def test_sanitized(sanitize, frames):
     shape, device = (7, 40), kernel_device(sanitize=sanitize, schedule="random:2")

@@ -1,0 +1,147 @@
+"""The spatio-temporal vote of METHOD.md 7 (``kernels/correct.cu``), in whole numbers, as `gmrm_gpu.correct` decides it.
+
+A task corrects some successive frames of a replicate. The maps of the frames within reach are kept in a ring of planes,
+and a pixel's neighbours are counted 512 at a time: tiles of words under masks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ...classify import NOT_VISITED
+from .ball import fill_planes, make_ball
+from .jit import compiled, exactly
+from .lanes import N_LANES, add_set_bits, load, total_of, zeros
+from .words import as_words, column, row
+
+if TYPE_CHECKING:
+    from .device import Call
+
+_FEWEST_FRAMES = 16
+_NOT_VISITED = np.uint8(NOT_VISITED)
+
+
+class Vote(NamedTuple):
+    """foreground : its label. both : background is visited too. own : a pixel is in its own neighbourhood."""
+
+    foreground: int
+    both: bool
+    own: bool
+    gamma: float
+
+
+def correct(
+    call: Call,
+    samples,
+    labels,
+    maps,
+    rows,
+    without,
+    n_rows,
+    reach,
+    n_frames,
+    m,
+    length,
+    chunks,
+    height,
+    width,
+    *vote,
+) -> None:
+    """See ``correct.cu``; vote : foreground, both, own, gamma."""
+    foreground, both, own, gamma = (number.item() for number in vote)
+    asked = Vote(foreground, both != 0, own != 0, gamma)
+    window = int(call.constants["WINDOW"])
+    ball, plane = make_ball(ball_rows(rows[:n_rows], window), int(height), int(width))
+    n_slots = ball.last - ball.first + 1
+    # The rings of tasks that run at the same time take half as much memory as the maps, or less.
+    each = max(2 * n_slots, _FEWEST_FRAMES)
+    parts = -(-int(n_frames) // each)
+    n_fits, t = labels.size // int(m), int(n_frames)
+    words, out, alone = as_words(samples), labels.reshape(-1, t, int(m)), without.reshape(-1, t)
+    images = maps.reshape(n_fits // t, t, plane.words, plane.height, -1)
+
+    def work(task: int) -> None:
+        r, first = task // parts, task % parts * each
+        stop, own_words = min(first + each, t), words[r * t : (r + 1) * t]
+        _correct_frames(own_words, samples.itemsize == 8, out[r], images[r], ball, plane, asked, first, stop, alone[r])
+
+    call.pool.run(work, n_fits // t * parts)
+
+
+def ball_rows(rows: np.ndarray, window: int) -> np.ndarray:
+    """(n, 3) int64 from the kernel's rows: frames and rows from the pixel's, half width."""
+    offsets = np.stack([rows[:, 0] & 0xFFFF, rows[:, 0] >> 16], axis=1).astype(np.uint16).view(np.int16)
+    half = rows[:, 1]
+    if window:
+        half = (np.unpackbits(rows[:, 1 : 1 + window].copy().view(np.uint8), axis=1).sum(axis=1) - 1) // 2
+    return np.column_stack([offsets, half]).astype(np.int64)
+
+
+@compiled
+def _correct_frames(words, wide, labels, maps, ball, plane, vote, first, stop, without):
+    """Correct frames first .. stop - 1 of a replicate's (T, m) labels in place; neighbours are read from the maps."""
+    n_frames, n_phases, n_tiles = maps.shape[0], maps.shape[3], len(ball.dt)
+    n_slots, size = ball.last - ball.first + 1, n_phases * plane.size
+    ring = np.zeros(n_slots * size, np.uint32)
+    where, which, counts = np.empty(n_tiles, np.int64), np.empty(n_tiles, np.int64), np.zeros(n_phases, np.int64)
+    known = max(0, first + ball.first)
+    for t in range(first, stop):
+        while known < min(t + ball.last + 1, n_frames):
+            at = known % n_slots * size
+            fill_planes(maps[known], plane, ring[at : at + size])
+            known += 1
+        n = 0
+        for tile in range(n_tiles):
+            if 0 <= t + ball.dt[tile] < n_frames:
+                where[n] = (t + ball.dt[tile]) % n_slots * size + ball.offset[tile]
+                which[n] = tile * N_LANES
+                n += 1
+        without[t] += _correct_frame(words[t], wide, labels[t], ring, where[:n], which, ball, plane, vote, counts)
+
+
+@compiled
+def _correct_frame(words, wide, labels, ring, where, which, ball, plane, vote, counts):
+    """Correct a frame; returns how many of the visited samples have no neighbours."""
+    alone = 0
+    for j in range(len(labels)):
+        label = labels[j]
+        if label == vote.foreground or (vote.both and label != _NOT_VISITED):
+            word = words[j * (1 + wide)]
+            x, y = np.int64(column(word, wide)) - ball.reach, np.int64(row(word, wide))
+            place = ((x >> 5) + plane.left) * plane.column + plane.top + y
+            for phase in range(len(counts)):
+                at = phase * plane.size + place
+                counts[phase] = _count(ring, at, plane.column, np.uint32(x & 31), where, which, ball.masks)
+            labels[j], lonely = _voted(vote, label, counts)
+            alone += lonely
+    return alone
+
+
+@compiled
+def _count(ring, place, column, shift, where, which, masks):
+    """Pixels of a phase within all tiles."""
+    found = zeros()
+    for k in range(len(where)):
+        at = where[k] + place
+        found = add_set_bits(found, load(ring, at), load(ring, at + column), shift, load(masks, which[k]))
+    return total_of(found)
+
+
+@exactly
+def _voted(vote, label, counts):
+    """The new label, and whether there were no neighbours. Shares are compared as quotients, exact at ties."""
+    if vote.own:
+        counts[label] -= 1
+    total, commonest = 0, 0
+    for phase in range(len(counts)):
+        total += counts[phase]
+        if counts[phase] > counts[commonest]:
+            commonest = phase
+    if total == 0:
+        return label, True
+    with_ = counts[vote.foreground]
+    if label == vote.foreground:
+        return np.uint8(commonest) if with_ / total < vote.gamma else label, False
+    return np.uint8(vote.foreground) if (total - with_) / total < vote.gamma else label, False
