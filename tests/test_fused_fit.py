@@ -128,8 +128,9 @@ def test_the_best_point_of_the_short_runs_is_the_generic_one(m):
 def test_a_fit_ends_where_the_generic_one_ends(schedule, tol):
     # The tolerance is far above rounding, which may yet send one of four fits another way where the way is long.
     found, wanted = overlapping("linear", schedule=schedule, tol=tol)
-    assert (found.n_iter == wanted.n_iter).sum() >= (4 if tol > 1e-5 else 3)
-    assert_close(found, wanted, atol=0.02)
+    same = found.n_iter == wanted.n_iter
+    assert same.sum() >= (4 if tol > 1e-5 else 3)
+    assert_close(found[same], wanted[same], atol=0.02)
     just = int(found.n_iter[0])
     found, _ = overlapping("linear", schedule=schedule, tol=tol, max_iter=just)
     assert (found.status[0], found.n_iter[0]) == (FitStatus.CONVERGED, just)

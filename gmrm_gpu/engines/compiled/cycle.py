@@ -19,8 +19,9 @@ QUIET_CYCLES = 2
 """Cycles in a row that must gain too little before a fit has converged; see mixture.driver."""
 START_STEP = 4.0
 """Longest extrapolation in the short runs of the starts."""
-RUNNING = -1
-CONVERGED, MAX_ITER, DEGENERATE = int(FitStatus.CONVERGED), int(FitStatus.MAX_ITER), int(FitStatus.DEGENERATE)
+# NumPy's numbers: for each of Python's that is an argument, Numba would compile the function anew.
+RUNNING, JOINTLY = np.int64(-1), np.bool_(True)
+CONVERGED, MAX_ITER, DEGENERATE = (np.int64(s) for s in (FitStatus.CONVERGED, FitStatus.MAX_ITER, FitStatus.DEGENERATE))
 
 _SCALE = ("n", "centre", "scale", "floor", "pull")
 _VALUES = ("first_value", "second_value", "last_value", "best_value")
@@ -76,6 +77,13 @@ def make_fit(model: Model) -> Fit:
 
 
 @exactly
+def copy_point(source, out):
+    """out = source."""
+    for i in range(out.size):
+        out[i] = source[i]
+
+
+@exactly
 def log_prior(theta, pull, model):
     """Of the trend's coefficients, without its constant."""
     total = 0.0
@@ -97,14 +105,14 @@ def short_step(number, fit, model):
     value = value if np.isfinite(value) else -1e300
     if value > state.best_value:
         state.best_value = value
-        fit.best[:] = fit.theta
-    m_step(fit.sums, fit.theta, True, state.floor, state.pull, model, fit.step, fit.follow)
+        copy_point(fit.theta, fit.best)
+    m_step(fit.sums, fit.theta, JOINTLY, state.floor, state.pull, model, fit.step, fit.follow)
     if number % 2:
-        fit.second[:] = fit.theta
+        copy_point(fit.theta, fit.second)
         extrapolate(fit.first, fit.second, fit.follow, START_STEP, state.floor, model, fit.theta)
     else:
-        fit.first[:] = fit.theta
-        fit.theta[:] = fit.follow
+        copy_point(fit.theta, fit.first)
+        copy_point(fit.follow, fit.theta)
     make_densities(fit.theta, model, fit.densities)
 
 
@@ -121,7 +129,7 @@ def begin_cycles(fit, model):
 @exactly
 def end_fit(fit, value, status):
     """At fit.theta."""
-    fit.last[:] = fit.theta
+    copy_point(fit.theta, fit.last)
     fit.state[0].last_value, fit.state[0].status = value, status
 
 
@@ -140,8 +148,8 @@ def advance(fit, settings, model):
     elif value - state.first_value <= settings.tol * state.n:
         end_fit(fit, value, CONVERGED)
     else:
-        fit.last[:] = fit.theta
-        fit.theta[:] = fit.follow
+        copy_point(fit.theta, fit.last)
+        copy_point(fit.follow, fit.theta)
         state.last_value = state.first_value = value
     if state.status == RUNNING and state.n_iter >= settings.max_iter:
         state.status = MAX_ITER
@@ -159,8 +167,8 @@ def _advance_cycle(fit, value, gain, model):
     fell = jumped and not value >= state.second_value
     if fell:
         state.limit = min(max(0.5 * state.limit, 1.0), 1e6)
-        fit.last[:] = fit.second
-        fit.theta[:] = fit.fallback
+        copy_point(fit.second, fit.last)
+        copy_point(fit.fallback, fit.theta)
         state.last_value, state.phase = state.second_value, 0
         return
     state.quiet = state.quiet + 1 if value - state.first_value <= gain else 0
@@ -169,8 +177,9 @@ def _advance_cycle(fit, value, gain, model):
         return
     if jumped and state.length >= state.limit:
         state.limit *= 4.0
-    fit.last[:] = fit.first[:] = fit.theta
-    fit.theta[:] = fit.follow
+    copy_point(fit.theta, fit.last)
+    copy_point(fit.theta, fit.first)
+    copy_point(fit.follow, fit.theta)
     # The highest, not the latest: rounding could make the latest rise and fall for ever.
     state.first_value = max(value, state.first_value)
     state.last_value, state.phase = value, 1
@@ -180,8 +189,9 @@ def _advance_cycle(fit, value, gain, model):
 def _end_cycle(fit, value, model):
     """At its second iterate: extrapolates."""
     state = fit.state[0]
-    fit.last[:] = fit.second[:] = fit.theta
-    fit.fallback[:] = fit.follow
+    copy_point(fit.theta, fit.last)
+    copy_point(fit.theta, fit.second)
+    copy_point(fit.follow, fit.fallback)
     state.length = extrapolate(fit.first, fit.second, fit.follow, state.limit, state.floor, model, fit.theta)
     state.second_value = state.last_value = value
     state.phase = 2

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...results import FitStatus
-from .cycle import CONVERGED, DEGENERATE, RUNNING, Settings, advance, begin_cycles, log_prior, make_fit, short_step
+from .cycle import (
+    CONVERGED,
+    DEGENERATE,
+    RUNNING,
+    Settings,
+    advance,
+    begin_cycles,
+    copy_point,
+    log_prior,
+    make_fit,
+    short_step,
+)
 from .jit import compiled, exactly
 from .philox import START, stream_words
 from .samples import aligned, differ, make_units, squares_of, standardise, total_of, unpack
@@ -25,9 +36,10 @@ from .sums import NO_COMPONENT, Model, make_densities, make_model, make_work, n_
 if TYPE_CHECKING:
     from .device import Call
 
+FIRST = np.int64(0)
 FITS_A_THREAD = 4
 """Threads share the passes of large fits of which there are fewer for each."""
-DROPPED, TOO_FEW = int(FitStatus.DROPPED), int(FitStatus.TOO_FEW)
+DROPPED, TOO_FEW = np.int64(FitStatus.DROPPED), np.int64(FitStatus.TOO_FEW)
 
 
 class Chunks(NamedTuple):
@@ -176,13 +188,13 @@ def prepare(words, settings, model, room):
     """Count, standardise and take the starts' subset, whose size is returned; 0 where there is nothing to fit."""
     chunks, fit = room.chunks, room.fit
     n = chunks.counts.size
-    load(0, n, words, settings, chunks)
+    load(FIRST, n, words, settings, chunks)
     find_centre(chunks, model, fit)
     if fit.state[0].status != RUNNING:
         return 0
-    square(0, n, chunks, fit)
+    square(FIRST, n, chunks, fit)
     find_scale(chunks, settings, fit)
-    scale(0, n, chunks, fit)
+    scale(FIRST, n, chunks, fit)
     return load_subset(words, settings, room)
 
 
@@ -204,7 +216,7 @@ def choose_start(ascending, kinds, settings, model, room):
         for i in range(settings.n_start_iter):
             sum_samples(room.z[:n], room.x[:n], room.y[:n], model, fit.densities, room.work, fit.sums)
             short_step(i, fit, model)
-    fit.theta[:] = fit.best
+    copy_point(fit.best, fit.theta)
 
 
 @exactly
@@ -218,37 +230,47 @@ def after_pass(chunks, settings, model, fit):
 
 
 @exactly
-def converge(ascending, kinds, settings, model, room):
-    """A prepared fit from its starts to its end."""
-    choose_start(ascending, kinds, settings, model, room)
+def converge(settings, model, room):
+    """A fit from its start to its end."""
     begin_cycles(room.fit, model)
     while room.fit.state[0].status == RUNNING:
-        add_up(0, room.chunks.counts.size, model, room.fit, room.chunks, room.work)
+        add_up(FIRST, room.chunks.counts.size, model, room.fit, room.chunks, room.work)
         after_pass(room.chunks, settings, model, room.fit)
+
+
+@exactly
+def _rank(k, theta, n):
+    """Of component k among those alive, in ascending mean; of one dropped, after them."""
+    means, rank, alive = theta[n : 2 * n], 0, theta[k] >= 0.5 * NO_COMPONENT
+    for j in range(n):
+        other = theta[j] >= 0.5 * NO_COMPONENT
+        lower = means[j] < means[k] or (means[j] == means[k] and j < k)
+        rank += (other and lower) if alive else (other or j < k)
+    return rank
 
 
 @exactly
 def write_fit(f, fit, model, weights, means, sigmas, coef, log_likelihood, n_iter, n_samples, status):
     """Fit f in grey levels: components in ascending mean, dropped ones last; NaN where there is nothing."""
-    state, k_all, theta = fit.state[0], model.k, fit.last
-    fitted = state.status <= DROPPED
-    n_alive = 0
-    weights[f], means[f], sigmas[f], coef[f] = 0.0, np.nan, np.nan, np.nan
-    for k in np.argsort(theta[k_all : 2 * k_all], kind="mergesort"):
-        if fitted and theta[k] >= 0.5 * NO_COMPONENT:
-            weights[f, n_alive] = np.exp(theta[k])
-            means[f, n_alive] = theta[k_all + k] * state.scale + state.centre
-            sigmas[f, n_alive] = np.exp(theta[2 * k_all + k]) * state.scale
-            n_alive += 1
-    n_iter[f], n_samples[f], log_likelihood[f] = state.n_iter, int(state.n), np.nan
+    state, n, theta = fit.state[0], model.k, fit.last
+    fitted, n_alive = state.status <= DROPPED, 0
+    for k in range(n):
+        alive = fitted and theta[k] >= 0.5 * NO_COMPONENT
+        at = _rank(k, theta, n) if fitted else k
+        weights[f, at] = np.exp(theta[k]) if alive else 0.0
+        means[f, at] = theta[n + k] * state.scale + state.centre if alive else np.nan
+        sigmas[f, at] = np.exp(theta[2 * n + k]) * state.scale if alive else np.nan
+        n_alive += alive
+    for j in range(model.q):
+        coef[f, j] = theta[3 * n + j] * state.scale if n_alive else np.nan
+    value = state.last_value - log_prior(theta, state.pull, model) - state.n * np.log(state.scale)
+    log_likelihood[f] = value if n_alive else np.nan
+    n_iter[f], n_samples[f] = state.n_iter, int(state.n)
     if fitted and n_alive == 0:
         state.status = DEGENERATE
-    elif state.status == CONVERGED and n_alive < k_all:
+    elif state.status == CONVERGED and n_alive < n:
         state.status = DROPPED
     status[f] = state.status
-    if n_alive:
-        coef[f] = theta[3 * k_all :] * state.scale
-        log_likelihood[f] = state.last_value - log_prior(theta, state.pull, model) - state.n * np.log(state.scale)
 
 
 @dataclass
@@ -295,7 +317,8 @@ class _Job:
         with self.room(f) as room:
             n = prepare(self.words[f], self.settings, self.model, room)
             if _runs(room):
-                converge(np.sort(room.z[:n]), self.kinds, self.settings, self.model, room)
+                choose_start(np.sort(room.z[:n]), self.kinds, self.settings, self.model, room)
+                converge(self.settings, self.model, room)
             write_fit(f, room.fit, self.model, *self.out)
 
     def fit_together(self, f: int) -> None:

@@ -33,7 +33,7 @@ def take_subset(words, subset):
 @exactly
 def _value_at(ascending, level):
     n = ascending.size
-    return np.float64(ascending[min(int(level * n), n - 1)])
+    return np.float64(ascending[min(int(level * n), n - 1)]) if n else 0.0
 
 
 @exactly
@@ -62,11 +62,13 @@ def seed_centres(ascending, words, mass, means):
 
     ascending : (n,) float32. words : (K,) random uint32. mass : (n,) float64, room. means : (K,), ascending at the end.
     """
-    mass[:] = 1.0
-    for k in range(means.size):
+    for i in range(mass.size):
+        mass[i] = 1.0
+    for k in range(means.size if ascending.size else 0):
         means[k] = ascending[_drawn_index(mass, (np.float64(words[k]) + 0.5) * 2.0**-32)]
         if k == 0:
-            mass[:] = np.inf
+            for i in range(mass.size):
+                mass[i] = np.inf
         _come_nearer(ascending, means[k], mass)
     for i in range(1, means.size):
         for j in range(i, 0, -1):
@@ -77,9 +79,6 @@ def seed_centres(ascending, words, mass, means):
 @exactly
 def start_means(kind, ascending, words, mass, means):
     """Means (K,) of one start, of `kind`; see `seed_centres`."""
-    if ascending.size == 0:
-        means[:] = 0.0
-        return
     if kind == KMEANS:
         seed_centres(ascending, words, mass, means)
         return
@@ -95,8 +94,12 @@ def start_theta(means, theta):
     k_all = means.size
     sigma = 1.0
     if k_all > 1:
-        sigma = min(max((means.max() - means.min()) / (2.0 * (k_all - 1)), 0.1), 1.0)
-    theta[:] = 0.0
+        low = high = means[0]
+        for k in range(1, k_all):
+            low, high = min(low, means[k]), max(high, means[k])
+        sigma = min(max((high - low) / (2.0 * (k_all - 1)), 0.1), 1.0)
+    for j in range(3 * k_all, theta.size):
+        theta[j] = 0.0
     for k in range(k_all):
         theta[k] = -np.log(np.float64(k_all))
         theta[k_all + k] = means[k]

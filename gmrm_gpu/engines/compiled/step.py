@@ -33,7 +33,9 @@ def make_step_work(model: Model) -> StepWork:
 def normal_equations(sums, theta, joint, pull, model, work):
     """Those of the trend step: given the means, or jointly with them by the Schur complement."""
     k_all, q, p = model.k, model.q, model.p
-    work.normal[:] = 0.0
+    for i in range(q):
+        for j in range(q + 1):
+            work.normal[i, j] = 0.0
     for k in range(k_all):
         at, precision = k * (p + q + 2), work.precision[k]
         for i in range(q):
@@ -157,7 +159,7 @@ def extrapolate(first, second, third, limit, floor, model, out):
     for i in range(first.size):
         change = second[i] - first[i]
         out[i] = first[i] + 2.0 * length * change + length * length * (third[i] - second[i] - change)
-    _normalise_weights(out[: model.k], third)
+    _normalise_weights(out, third, model.k)
     for i in range(2 * model.k, 3 * model.k):
         lowest = np.log(floor)
         value = lowest if out[i] < lowest else out[i]
@@ -166,14 +168,14 @@ def extrapolate(first, second, third, limit, floor, model, out):
 
 
 @exactly
-def _normalise_weights(log_weights, before):
+def _normalise_weights(log_weights, before, n):
     """Log weights so that the weights sum to 1; components dropped in `before` stay so."""
     top, total = NO_COMPONENT, 0.0
-    for k in range(log_weights.size):
+    for k in range(n):
         if before[k] >= 0.5 * NO_COMPONENT:
             top = max(top, log_weights[k])
-    for k in range(log_weights.size):
+    for k in range(n):
         if before[k] >= 0.5 * NO_COMPONENT:
             total += np.exp(log_weights[k] - top)
-    for k in range(log_weights.size):
+    for k in range(n):
         log_weights[k] = log_weights[k] - (top + np.log(total)) if before[k] >= 0.5 * NO_COMPONENT else NO_COMPONENT

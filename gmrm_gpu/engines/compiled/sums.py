@@ -28,6 +28,7 @@ LOG2_E, LN_2, HALF_LOG_2PI = 1.4426950408889634, 0.6931471805599453, 0.918938533
 _ZERO, _ONE, _LOWEST_LEVEL = np.float32(0.0), np.float32(1.0), np.float32(NO_COMPONENT)
 # Smaller shares of a sample change no sum, and stay far from subnormal numbers, which are slow on some processors.
 _LEAST_LOG2 = np.float32(-100.0)
+_FIRST = np.int64(0)  # a number of NumPy's: for one of Python's, Numba would compile a function anew
 _MANTISSA_BITS, _BIAS, _MANTISSA, _BITS_OF_ONE = (np.int32(n) for n in (23, 127, 0x7FFFFF, 0x3F800000))
 
 
@@ -284,7 +285,7 @@ def add_moments(model, densities, work, n, sums):
         at = k * (model.p + model.q + 2)
         square = _weigh_deviations(resp, k, residual, densities[model.k + k], weighted, n)
         add_products(resp, k, basis, model.p, n, sums, at)
-        add_products(weighted, 0, basis, model.q + 1, n, sums, at + model.p)
+        add_products(weighted, _FIRST, basis, model.q + 1, n, sums, at + model.p)
         sums[at + model.p + model.q + 1] += square
 
 
@@ -306,7 +307,7 @@ def add_products(weights, k, table, n_rows, n, sums, at):
 
     A sweep takes eight rows; some of the last ones may be to spare.
     """
-    first = 0
+    first = _FIRST
     while n_rows - first > 4:
         _eight_sums(weights, k, table, first, n, sums, at + first, min(TILE, n_rows - first))
         first += TILE
@@ -374,7 +375,8 @@ def sum_samples(z, x, y, model, densities, work, sums):
     z, x, y : (n,) float32, standardised values and coordinates. densities : see `make_densities`.
     sums : (N_SUMS,) float64, overwritten.
     """
-    sums[:] = 0.0
+    for s in range(sums.size):
+        sums[s] = 0.0
     for first in range(0, z.size, BLOCK):
         last = min(first + BLOCK, z.size)
         sum_block(z[first:last], x[first:last], y[first:last], model, densities, work, sums)
