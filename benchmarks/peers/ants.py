@@ -1,15 +1,20 @@
-"""ANTs: N4 takes off a smooth field, Atropos tells the classes apart with a Markov random field. Whole frames only."""
+"""ANTs: Atropos tells classes apart with a Markov random field, on the frame, less a trend, or over N4's field."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
-from .classic import atropos_classes, available, flattened
+import numpy as np
+
+from .classic import atropos_classes, available, detrended, flattened
 from .measure import Found, Peer, stopwatch
-from .scenes import Data, K
+from .scenes import TERMS, Data, K
 from .script import start
 
-MRF = "[0.1,1x1]"
+MRF = "[0.2,1x1]"
+"""Strength and reach of the random field; what ANTs uses by default."""
 
 
 def missing() -> str | None:
@@ -17,24 +22,30 @@ def missing() -> str | None:
     return None if available("ants") else "antspyx is not installed"
 
 
-def fit(data: Data, tol: float) -> Found:
-    """Both programs with their defaults, ten iterations of Atropos."""
+def fit(data: Data, tol: float, *, prepare: Callable[[np.ndarray], np.ndarray]) -> Found:
+    """Ten iterations from k-means; whole frames only."""
     with stopwatch() as seconds:
-        classes = atropos_classes(flattened(data.scene.image), K, MRF)
+        classes = atropos_classes(prepare(data.scene.image), K, MRF)
     return Found(seconds(), labels=classes)
 
 
+def without_trend(image: np.ndarray) -> np.ndarray:
+    """The frame less its least-squares trend."""
+    flat = detrended(image.reshape(-1).astype(float), np.arange(image.size), image.shape, TERMS)
+    return flat.reshape(image.shape)
+
+
+def _peer(name: str, prepare: Callable[[np.ndarray], np.ndarray], trend: str) -> Peer:
+    note = "labels hear their neighbours too"
+    fitted = partial(fit, prepare=prepare)
+    about = {"iterative": False, "unvisited": False, "note": note}
+    return Peer(name, fitted, missing, lambda: version("antspyx"), trend=trend, **about)
+
+
 PEERS = (
-    Peer(
-        "ANTs N4 + Atropos",
-        fit,
-        missing,
-        lambda: version("antspyx"),
-        trend="before the fit, a factor",
-        iterative=False,
-        unvisited=False,
-        note="labels also hear their neighbours",
-    ),
+    _peer("ANTs Atropos", lambda image: image, "no"),
+    _peer("ANTs N4 + Atropos", flattened, "before the fit, a factor"),
+    _peer("OLS, then ANTs Atropos", without_trend, "before the fit, blind to phases"),
 )
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def jobs(peer: Peer, sizes: Sizes, done: list[Row]) -> Iterator[tuple[Scene, int
 
 
 def expected_s(done: list[Row], n: int) -> float:
-    """Seconds of a fit of `n` pixels, in proportion to the nearest smaller one of the hard frame; 0 before the first."""
+    """Seconds of a fit of `n` pixels, in proportion to the nearest smaller hard one; 0 before the first."""
     before = [row for row in done if row["n"] <= n and row["scene"] == "hard" and "failed" not in row]
     nearest = max(before, key=lambda row: row["n"], default=None)
     return 0.0 if nearest is None else nearest.get("fit_s", np.inf) * n / nearest["n"]

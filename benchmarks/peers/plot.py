@@ -1,4 +1,4 @@
-"""The picture of a comparison: a row for each program, how long a fit takes and how much of the Li it finds."""
+"""The picture of a comparison: a row for each program, how long a fit takes and how good its labels are."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .ceiling import NAME as CEILING
 from .scenes import REVERSED
 from .table import Results, Row, seconds_text
 
-ROW, WIDTH, TOP, FOOT = 0.29, 11.0, 1.12, 0.72
-NAMES, ABLE, GAP, TIMES, DICE = 2.35, 0.3, 0.55, 4.1, 2.3
+ROW, WIDTH, TOP, FOOT = 0.29, 11.5, 1.12, 0.72
+NAMES, ABLE, GAP, TIMES, SCORE = 2.35, 0.3, 0.55, 3.6, 1.55
 GREY = "#777777"
 TOO_SHORT = 1e-5
 """Of log-likelihood per pixel, ten times what a fit to the same optimum may lack."""
@@ -30,14 +30,16 @@ def draw(rows: Iterable[Row], path: Path) -> None:
     figure = style.new_figure(WIDTH, TOP + height + FOOT)
     left = NAMES + 0.1
     able = style.add_axes(figure, left, TOP, 3 * ABLE, height)
-    times = style.add_axes(figure, left + 3 * ABLE + GAP, TOP, TIMES, height)
-    dice = style.add_axes(figure, left + 3 * ABLE + GAP + TIMES + 0.3, TOP, DICE, height)
-    for axes in (able, times, dice):
+    left += 3 * ABLE + GAP
+    times = style.add_axes(figure, left, TOP, TIMES, height)
+    scores = [style.add_axes(figure, left + TIMES + 0.3 + i * (SCORE + 0.3), TOP, SCORE, height) for i in range(2)]
+    for axes in (able, times, *scores):
         _rows(axes, names)
     _name(able, names, results)
     _able(able, names, results)
     _times(times, names, results)
-    _dice(dice, names, results)
+    for axes, key, title in zip(scores, ("label_accuracy", "dice"), ("Labels right", "Dice of Li"), strict=True):
+        _scores(axes, names, results, key, title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -116,7 +118,7 @@ def _times(axes: Any, names: list[str], results: Results) -> None:
     axes.minorticks_off()
     axes.set_xlabel("one fit of the hard frame, one thread", fontsize=9.5, color=style.TEXT)
     sizes = ", ".join(f"{n:,}" for n in results.sizes)
-    _head(axes, "Time to the same optimum", f"small to large: {sizes} pixels; crosses: short of it")
+    _head(axes, "Time to the same optimum", f"{sizes} pixels; crosses: short of it")
 
 
 def _discs(axes: Any, place: int, name: str, results: Results) -> list[float]:
@@ -137,21 +139,21 @@ def _discs(axes: Any, place: int, name: str, results: Results) -> list[float]:
     return seconds
 
 
-def _dice(axes: Any, names: list[str], results: Results) -> None:
-    """Dice of Li on the hard frame, as it is and with the opposite trend."""
+def _scores(axes: Any, names: list[str], results: Results, key: str, title: str) -> None:
+    """A score on the hard frame, as it is and with the opposite trend; the one of the true parameters as a line."""
+    lowest = 1.0
     for i, name in enumerate(names):
         colour = _colour(name, results)
-        found = [(row["dice"], fill) for scene, fill in SCENES if (row := results.best(name, scene)) is not None]
+        found = [(row[key], fill) for scene, fill in SCENES if (row := results.best(name, scene)) is not None]
+        lowest = min([lowest, *(value for value, _ in found)])
         axes.plot([value for value, _ in found], [i] * len(found), color=colour, linewidth=1.2, alpha=0.45)
         for value, fill in found:
             edge = {"markerfacecolor": colour if fill == "full" else "white", "markeredgecolor": colour}
-            axes.plot(value, i, "o", markersize=6, markeredgewidth=1.3, **edge)
-    best = [row["dice"] for scene, _ in SCENES if CEILING in results.measured and (row := results.best(CEILING, scene))]
-    if best:
-        axes.axvline(max(best), color=style.TEXT, linestyle=(0, (3, 2)), linewidth=1)
-        look = {"ha": "center", "va": "bottom", "fontsize": 8, "color": GREY, "annotation_clip": False}
-        axes.annotate("true parameters", (max(best), -0.5), (0, 2), textcoords="offset points", **look)
-    lowest = min((line.get_xdata()[0] for line in axes.get_lines()), default=0.0)
-    axes.set_xlim(max(0.0, np.floor(10 * lowest - 0.5) / 10), 1)
-    axes.set_xlabel("Dice of Li against the truth", fontsize=9.5, color=style.TEXT)
-    _head(axes, "Labels", "filled: hard frame; open: trend reversed")
+            axes.plot(value, i, "o", markersize=5.5, markeredgewidth=1.3, **edge)
+    if CEILING in results.measured and (best := results.best(CEILING, "hard")) is not None:
+        axes.axvline(best[key], color=style.TEXT, linestyle=(0, (3, 2)), linewidth=1)
+    low = max(0.0, np.floor(5 * lowest - 0.05) / 5)
+    axes.set_xlim(low, 1.02)
+    axes.set_xticks(np.linspace(low, 1, round((1 - low) / 0.2) + 1))
+    axes.set_xlabel("against the truth", fontsize=9.5, color=style.TEXT)
+    _head(axes, title, "open: trend reversed" if key == "dice" else "dashes: true parameters")
