@@ -38,7 +38,7 @@ def without_trend(image: np.ndarray) -> np.ndarray:
 def _peer(name: str, prepare: Callable[[np.ndarray], np.ndarray], trend: str) -> Peer:
     note = "labels hear their neighbours too"
     fitted = partial(fit, prepare=prepare)
-    about = {"iterative": False, "unvisited": False, "note": note}
+    about = {"iterative": False, "unvisited": False, "whole": True, "note": note}
     return Peer(name, fitted, missing, lambda: version("antspyx"), trend=trend, **about)
 
 

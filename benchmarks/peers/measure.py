@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +67,8 @@ class Peer:
     trend : in words, whether it knows of the trend that all phases share.
     model : whose best likelihood it should reach: ``"trend"``, ``"none"``, ``"flat"`` (no trend, on detrended values);
         None where it has a goal of its own. iterative : whether it stops by a tolerance at all.
-    unvisited : whether it takes pixels that were not visited. batches : whether it fits replicates at once.
-    note : what a reader should know.
+    unvisited : whether it does without the pixels that were not visited. whole : whether it is measured on whole frames
+        only. batches : whether it fits replicates at once. note : what a reader should know.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Peer:
     model: str | None = None
     iterative: bool = True
     unvisited: bool = True
+    whole: bool = False
     batches: bool = False
     note: str = ""
 
@@ -127,6 +128,7 @@ def measure(peer: Peer, sizes: Sizes, say: Callable[[str], None] = lambda text: 
         say(f"{peer.name}: skipped: {reason}")
         yield {**peer.words, "skipped": reason}
         return
+    warm_up(peer, sizes)
     words, done = {**peer.words, "version": peer.version()}, []
     for scene, n in jobs(peer, sizes, done):
         row = {"scene": scene.name, "n": n}
@@ -139,12 +141,19 @@ def measure(peer: Peer, sizes: Sizes, say: Callable[[str], None] = lambda text: 
         yield words | row
 
 
+def warm_up(peer: Peer, sizes: Sizes) -> None:
+    """One fit of a toy frame, so that nothing is loaded or compiled while a fit is timed; a failure shows later."""
+    side = min(sizes.side, QUICK.side)
+    with suppress(Exception), limited(sizes.limit_s):
+        peer.fit(make_scene("easy", side).visited(side**2 if peer.whole else side**2 // 4), FIXED_TOLERANCE)
+
+
 def jobs(peer: Peer, sizes: Sizes, done: list[Row]) -> Iterator[tuple[Scene, int]]:
     """The hard frame at every size, then the others where labels are compared, or at the largest size `done` below."""
-    numbers = sizes.n if peer.unvisited else (sizes.side**2,)
+    numbers = (sizes.side**2,) if peer.whole else sizes.n
     for n in numbers:
         yield make_scene("hard", sizes.side), n
-    compared = sizes.compared if peer.unvisited else numbers[0]
+    compared = numbers[0] if peer.whole else sizes.compared
     largest = max((row["n"] for row in done if "fit_s" in row and row["n"] <= compared), default=compared)
     for name in ("easy", REVERSED):
         yield make_scene(name, sizes.side), largest
@@ -177,7 +186,7 @@ def measured(peer: Peer, data: Data, sizes: Sizes, done: Sequence[Row] = ()) -> 
 
 
 def _repeats(seconds: float, most: int) -> int:
-    """How often a fit is timed again; the first time, which may hold one-off costs, then does not count."""
+    """How often a fit is timed again; the first time then does not count."""
     return most if seconds < 0.5 else min(most, 2) if seconds < 2 else 0
 
 

@@ -69,6 +69,20 @@ def fit_by_kernels(data: Data, tol: float, *, where: str, **settings: Any) -> Fo
     return found_of(out.to_host(analysis.mixture.terms, device), seconds())
 
 
+def analyze_whole(data: Data, tol: float) -> Found:
+    """All of an analysis of the frame: read, fit, label, and the vote of neighbours within three pixels."""
+    analysis = gg.AnalysisConfig(
+        config_of(tol),
+        phases=gg.PhaseConfig("electrode,electrolyte,gel,li"),
+        correction=gg.CorrectionConfig(radius=3, gamma=0.5, window="spatial", sides="both"),
+        compute=gg.ComputeConfig(device="cpu", n_workers=1),
+        method="paper",
+    )
+    with stopwatch() as seconds:
+        result = gg.analyze(data.scene.image[None], analysis)
+    return Found(seconds(), labels=np.asarray(result.labels[0]).astype(int) - 1)
+
+
 @lru_cache
 def device_of(where: str) -> tuple[Any, Any]:
     """A device for kernels, and what waits until it is done: ``"cpu"``, one thread, or ``"gpu"``."""
@@ -127,6 +141,15 @@ def _peers(label: str, fit: Any, missing: Any) -> tuple[Peer, ...]:
 PEERS = (
     *_peers("NumPy", fit_by_numpy, lambda histogram=False: None),
     *_peers("compiled", partial(fit_by_kernels, where="cpu"), missing_compiled),
+    Peer(
+        f"{NAME}, with the vote",
+        analyze_whole,
+        version=lambda: gg.__version__,
+        trend="yes",
+        whole=True,
+        batches=True,
+        note="a whole analysis, labels hear their neighbours too; stopped at 1e-8",
+    ),
     *_peers("GPU", partial(fit_by_kernels, where="gpu"), missing_gpu),
 )
 
