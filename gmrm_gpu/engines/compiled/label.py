@@ -67,7 +67,7 @@ def label(
     if maps is not None:
         images = maps.reshape(n_fits, -1)
         run_blocks(
-            call.pool, lambda a, b: _paint(a, b, words, wide, out, images, int(height), int(n_phases)), n_fits, m
+            call.pool, lambda a, b: paint(a, b, words, wide, out, images, int(height), int(n_phases)), n_fits, m
         )
 
 
@@ -211,7 +211,7 @@ def _write(words, wide, choice, phases, foreground, labels):
 
 
 @compiled
-def _paint(start, stop, words, wide, labels, maps, height, n_phases):
+def paint(start, stop, words, wide, labels, maps, height, n_phases):
     """The bit maps of fits, see ``maps.cuh``; maps : (F, words * height * phases)."""
     for fit in range(start, stop):
         for j in range(labels.shape[1]):
