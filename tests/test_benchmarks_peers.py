@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -429,3 +430,31 @@ def test_the_picture_puts_ours_first_and_then_the_fastest():
 def test_thresholds_of_a_scene_find_its_phases():
     easy = scenes.make_scene("easy", 64)
     assert accuracy(otsu.fit(easy.visited(64 * 64), 1.0).labels, easy.truth) > 0.95
+
+
+OTHERS = [
+    peer for module in (scikit_learn, ols, pytorch_gmm, gmm_gpu, mclust, mixtools, flexmix) for peer in module.PEERS
+]
+
+
+@pytest.mark.parametrize("peer", OTHERS, ids=[peer.name for peer in OTHERS])
+def test_other_programs_where_they_are_installed(peer):
+    """Each is given its start and its tolerance in the right unit, and its parameters are read as it means them."""
+    if peer.missing() is not None:
+        pytest.skip(peer.missing())
+    if "on torch" in peer.name and not os.environ.get("SCIPY_ARRAY_API"):
+        pytest.skip("SCIPY_ARRAY_API has to be set when SciPy is loaded")
+    data = scenes.make_scene("easy", 64).visited(410)
+    found = peer.fit(data, 1e-8)
+    assert found.seconds > 0
+    assert found.iterations > 3
+    labels = found.labels
+    if found.mixture is not None:
+        whole = data.scene.visited(64 * 64)
+        labels = found.mixture.labels(whole.values, whole.basis).reshape(64, 64)
+    assert accuracy(labels, data.scene.truth) > 0.9
+    if peer.model is not None:
+        assert abs(optimum(data, peer.model) - found.mixture.log_likelihood(data.values, data.basis)) < SHORT
+    if peer.name == "flexmix (R)":
+        short = optimum(data, "trend") - found.mixture.log_likelihood(data.values, data.basis)
+        assert 0 < short < 1e-2  # near the likeliest parameters, and not the same
