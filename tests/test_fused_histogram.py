@@ -17,7 +17,10 @@ from gmrm_gpu.mixture.fit import fit_mixture
 from gmrm_gpu.mixture.histogram import BINS
 from gmrm_gpu.results import FitStatus
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.usefixtures("each_device"),
+]
 
 
 def binned(k, trend, **settings):

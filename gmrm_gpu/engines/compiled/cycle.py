@@ -1,7 +1,7 @@
 """Where a fit goes after each pass: SQUAREM cycles or plain steps (METHOD.md 2, 3); the twin of `kernels/fit.cu`.
 
 A cycle evaluates the objective at its first iterate (phase 0), its second (phase 1) and the extrapolated point (phase
-2), which is kept unless the objective fell; as `mixture.driver`.
+2), which is kept unless the objective fell; as `mixture.driver`. So are points that a histogram settled.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ RUNNING, JOINTLY = np.int64(-1), np.bool_(True)
 CONVERGED, MAX_ITER, DEGENERATE = (np.int64(s) for s in (FitStatus.CONVERGED, FitStatus.MAX_ITER, FitStatus.DEGENERATE))
 
 _SCALE = ("n", "centre", "scale", "floor", "pull")
-_VALUES = ("first_value", "second_value", "last_value", "best_value")
-_REALS, _COUNTS = (*_SCALE, *_VALUES, "limit", "length"), ("phase", "quiet", "n_iter", "status")
+_VALUES = ("first_value", "last_value", "best_value")
+_REALS, _COUNTS = (*_SCALE, *_VALUES, "limit", "length"), ("phase", "quiet", "n_iter", "status", "settled", "refused")
 STATE = np.dtype([(name, np.float64) for name in _REALS] + [(name, np.int64) for name in _COUNTS])
 """Numbers of a fit. centre and scale of its values, grey levels; floor of the sigmas and precision `pull` of the
-trend's prior, standardised; of the cycle, objectives, and the longest and the last step."""
+trend's prior, standardised; of the cycle, objectives, and the longest and the last step; whether theta was settled on
+a histogram, and how often such a point was taken back."""
 
 
 class Settings(NamedTuple):
@@ -49,8 +50,8 @@ class Fit(NamedTuple):
 
     Attributes
     ----------
-    state : (1,) of `STATE`. theta : (3 K + q,) float64, where the objective is wanted next; follow, first, second,
-        fallback, last, best : such points too. densities : of theta, float32. sums : (N_SUMS,) at theta.
+    state : (1,) of `STATE`. theta : (3 K + q,) float64, where the objective is wanted next; follow, first, fallback,
+        last, best : such points too. densities : of theta, float32. sums : (N_SUMS,) at theta.
     step : scratch.
     """
 
@@ -58,7 +59,6 @@ class Fit(NamedTuple):
     theta: Any
     follow: Any
     first: Any
-    second: Any
     fallback: Any
     last: Any
     best: Any
@@ -70,8 +70,8 @@ class Fit(NamedTuple):
 def make_fit(model: Model) -> Fit:
     """Room for a fit of `model`."""
     size = 3 * model.k + model.q
-    theta, follow, first, second, fallback, last, best = np.zeros((7, size))
-    points = (theta, follow, first, second, fallback, last, best)
+    theta, follow, first, fallback, last, best = np.zeros((6, size))
+    points = (theta, follow, first, fallback, last, best)
     densities, sums = np.zeros(size, np.float32), np.zeros(n_sums(model))
     return Fit(np.zeros(1, STATE), *points, densities, sums, make_step_work(model))
 
@@ -108,8 +108,8 @@ def short_step(number, fit, model):
         copy_point(fit.theta, fit.best)
     m_step(fit.sums, fit.theta, JOINTLY, state.floor, state.pull, model, fit.step, fit.follow)
     if number % 2:
-        copy_point(fit.theta, fit.second)
-        extrapolate(fit.first, fit.second, fit.follow, START_STEP, state.floor, model, fit.theta)
+        copy_point(fit.theta, fit.last)
+        extrapolate(fit.first, fit.last, fit.follow, START_STEP, state.floor, model, fit.theta)
     else:
         copy_point(fit.theta, fit.first)
         copy_point(fit.follow, fit.theta)
@@ -120,8 +120,8 @@ def short_step(number, fit, model):
 def begin_cycles(fit, model):
     """Before the first pass, at fit.theta."""
     state = fit.state[0]
-    state.first_value = state.second_value = state.last_value = -1e300
-    state.phase = state.quiet = state.n_iter = 0
+    state.first_value = state.last_value = -1e300
+    state.phase = state.quiet = state.n_iter = state.settled = state.refused = 0
     state.limit, state.length, state.status = 4.0, 0.0, RUNNING
     make_densities(fit.theta, model, fit.densities)
 
@@ -138,13 +138,13 @@ def advance(fit, settings, model):
     """After a pass: ends the fit or sets the next point to look at."""
     state, value = fit.state[0], objective(fit, model)
     state.n_iter += 1
-    # A wild extrapolation is taken back; anywhere else there is nothing to go back to.
-    if not np.isfinite(value) and state.phase != 2:
+    # A wild extrapolation, or settled point, is taken back; anywhere else there is nothing to go back to.
+    if not np.isfinite(value) and state.phase != 2 and not state.settled:
         end_fit(fit, value, DEGENERATE)
         return
     m_step(fit.sums, fit.theta, settings.joint, state.floor, state.pull, model, fit.step, fit.follow)
     if settings.joint:
-        _advance_cycle(fit, value, settings.tol * state.n, model)
+        advance_cycle(fit, value, settings.tol * state.n, model)
     elif value - state.first_value <= settings.tol * state.n:
         end_fit(fit, value, CONVERGED)
     else:
@@ -157,19 +157,21 @@ def advance(fit, settings, model):
 
 
 @exactly
-def _advance_cycle(fit, value, gain, model):
+def advance_cycle(fit, value, gain, model):
     """Where a fit goes from theta, whose objective is `value` and whose M-step gives follow."""
     state = fit.state[0]
-    if state.phase == 1:
-        _end_cycle(fit, value, model)
-        return
     jumped = state.phase == 2
-    fell = jumped and not value >= state.second_value
-    if fell:
-        state.limit = min(max(0.5 * state.limit, 1.0), 1e6)
-        copy_point(fit.second, fit.last)
+    if (jumped or state.settled) and not value >= state.last_value:
+        if jumped:
+            state.limit = min(max(0.5 * state.limit, 1.0), 1e6)
         copy_point(fit.fallback, fit.theta)
-        state.last_value, state.phase = state.second_value, 0
+        state.refused += state.settled
+        state.phase = 0
+        return
+    if state.phase == 1:
+        _keep(fit, value)
+        state.length = extrapolate(fit.first, fit.last, fit.follow, state.limit, state.floor, model, fit.theta)
+        state.phase = 2
         return
     state.quiet = state.quiet + 1 if value - state.first_value <= gain else 0
     if state.quiet >= QUIET_CYCLES:
@@ -177,21 +179,17 @@ def _advance_cycle(fit, value, gain, model):
         return
     if jumped and state.length >= state.limit:
         state.limit *= 4.0
-    copy_point(fit.theta, fit.last)
+    _keep(fit, value)
     copy_point(fit.theta, fit.first)
     copy_point(fit.follow, fit.theta)
     # The highest, not the latest: rounding could make the latest rise and fall for ever.
     state.first_value = max(value, state.first_value)
-    state.last_value, state.phase = value, 1
+    state.phase = 1
 
 
 @exactly
-def _end_cycle(fit, value, model):
-    """At its second iterate: extrapolates."""
-    state = fit.state[0]
+def _keep(fit, value):
+    """theta is the best point so far, follow what replaces a point that falls below it."""
     copy_point(fit.theta, fit.last)
-    copy_point(fit.theta, fit.second)
     copy_point(fit.follow, fit.fallback)
-    state.length = extrapolate(fit.first, fit.second, fit.follow, state.limit, state.floor, model, fit.theta)
-    state.second_value = state.last_value = value
-    state.phase = 2
+    fit.state[0].last_value = value

@@ -27,6 +27,7 @@ from .cycle import (
     make_fit,
     short_step,
 )
+from .histogram import Histogram, count_parts, find_extent, make_histogram, settle
 from .jit import compiled, exactly
 from .philox import START, stream_words
 from .samples import aligned, differ, make_units, squares_of, standardise, total_of, unpack
@@ -36,9 +37,13 @@ from .sums import NO_COMPONENT, Model, make_densities, make_model, make_work, n_
 if TYPE_CHECKING:
     from .device import Call
 
+Step = Callable[[Any, Any, Any], None]
+"""Work on chunks first..last - 1 with a thread's scratch."""
 FIRST = np.int64(0)
 FITS_A_THREAD = 4
 """Threads share the passes of large fits of which there are fewer for each."""
+PARTS_A_THREAD = 4
+"""Of a shared pass: few, for each is a call; several, for threads are not equally fast."""
 DROPPED, TOO_FEW = np.int64(FitStatus.DROPPED), np.int64(FitStatus.TOO_FEW)
 
 
@@ -280,7 +285,7 @@ class _Job:
     Attributes
     ----------
     words : (F, m). kinds : (starts,) int64. seed : (3,) uint32; replicates, frames : numbers; see `engines.fused.fit`.
-    out : the arrays of `write_fit`. subset : places of the starts' subset. rooms, works : those not in use.
+    out : the arrays of `write_fit`. subset : places of the starts' subset. rooms, works, histograms : those not in use.
     """
 
     call: Call
@@ -293,11 +298,14 @@ class _Job:
     out: tuple[np.ndarray, ...]
     subset: int
     kinds: np.ndarray = field(init=False)
+    n_bins: int = field(init=False)
     rooms: list[Room] = field(default_factory=list)
     works: list[Any] = field(default_factory=list)
+    histograms: list[Histogram] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.kinds = self.call.integers("STARTS")
+        self.n_bins = int(self.call.constants["HISTOGRAM"])
 
     @contextmanager
     def room(self, f: int) -> Iterator[Room]:
@@ -318,7 +326,10 @@ class _Job:
             n = prepare(self.words[f], self.settings, self.model, room)
             if _runs(room):
                 choose_start(np.sort(room.z[:n]), self.kinds, self.settings, self.model, room)
-                converge(self.settings, self.model, room)
+                if self.n_bins:
+                    self._converge(room, self._all_chunks)
+                else:
+                    converge(self.settings, self.model, room)
             write_fit(f, room.fit, self.model, *self.out)
 
     def fit_together(self, f: int) -> None:
@@ -328,28 +339,63 @@ class _Job:
             if _runs(room):
                 n = load_subset(self.words[f], self.settings, room)
                 choose_start(np.sort(room.z[:n]), self.kinds, self.settings, self.model, room)
-                begin_cycles(room.fit, self.model)
-            while _runs(room):
-                self._each(room, self._add_up)
-                after_pass(room.chunks, self.settings, self.model, room.fit)
+                self._converge(room, self._each)
             write_fit(f, room.fit, self.model, *self.out)
+
+    def _converge(self, room: Room, every: Callable[[Room, Step], None]) -> None:
+        """A fit from its start to its end; every : calls a step for all of its chunks."""
+        fit, histogram = room.fit, self._histogram(room)
+        begin_cycles(fit, self.model)
+        while _runs(room):
+            every(room, lambda a, b, work: add_up(a, b, self.model, fit, room.chunks, work))
+            if histogram is None:
+                after_pass(room.chunks, self.settings, self.model, fit)
+                continue
+            copy_point(fit.theta, histogram.here)
+            after_pass(room.chunks, self.settings, self.model, fit)
+            settle(
+                fit,
+                self.settings.tol,
+                self.model,
+                histogram,
+                lambda: every(room, lambda a, b, work: count_parts(a, b, self.model, room.chunks, histogram, work)),
+            )
+        if histogram is not None:
+            self.histograms.append(histogram)
+
+    def _histogram(self, room: Room) -> Histogram | None:
+        """Of a fit whose values are standardised."""
+        if not self.n_bins:
+            return None
+        n_chunks = len(room.chunks.counts)
+        found = self.histograms.pop() if self.histograms else make_histogram(self.model, n_chunks, self.n_bins)
+        find_extent(room.chunks, found.grid)
+        return found
 
     def _prepare(self, words: np.ndarray, room: Room) -> None:
         chunks, fit = room.chunks, room.fit
-        self._each(room, lambda c, _: load(c, c + 1, words, self.settings, chunks))
+        self._each(room, lambda a, b, _: load(a, b, words, self.settings, chunks))
         find_centre(chunks, self.model, fit)
         if _runs(room):
-            self._each(room, lambda c, _: square(c, c + 1, chunks, fit))
+            self._each(room, lambda a, b, _: square(a, b, chunks, fit))
             find_scale(chunks, self.settings, fit)
-            self._each(room, lambda c, _: scale(c, c + 1, chunks, fit))
+            self._each(room, lambda a, b, _: scale(a, b, chunks, fit))
 
-    def _add_up(self, c: int, room: Room) -> None:
-        work = self.works.pop() if self.works else make_work(self.model)
-        add_up(c, c + 1, self.model, room.fit, room.chunks, work)
-        self.works.append(work)
+    def _all_chunks(self, room: Room, step: Step) -> None:
+        """By the calling thread."""
+        step(FIRST, len(room.chunks.counts), room.work)
 
-    def _each(self, room: Room, function: Callable[[int, Room], None]) -> None:
-        self.call.pool.run(lambda c: function(c, room), len(room.chunks.counts))
+    def _each(self, room: Room, step: Step) -> None:
+        """By all threads, some chunks at a time."""
+        n, pool = len(room.chunks.counts), self.call.pool
+        size = max(1, n // (PARTS_A_THREAD * pool.workers))
+
+        def some(i: int) -> None:
+            work = self.works.pop() if self.works else make_work(self.model)
+            step(i * size, min((i + 1) * size, n), work)
+            self.works.append(work)
+
+        pool.run(some, -(-n // size))
 
 
 def _runs(room: Room) -> bool:

@@ -21,8 +21,6 @@ def fused_obstacle(config: AnalysisConfig, shape: tuple[int, int], dtype: np.dty
         return f"the precision {config.compute.dtype}; the kernels work in float32 with float64 sums"
     if config.mixture.n_terms > MOST_TERMS:
         return f"{config.mixture.n_terms} trend terms; the kernels take {MOST_TERMS}"
-    if config.method == "paper" and config.mixture.histogram:
-        return "the histogram, which the kernels do not have yet"
     if config.method == "paper" and config.quantity.geometry != "slab":
         return f"the geometry {config.quantity.geometry}, whose volume weighs each pixel"
     too_large = movie_obstacle(shape, config.mixture) if config.method == "movie" else None

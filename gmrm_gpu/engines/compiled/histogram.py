@@ -1,0 +1,293 @@
+"""The residual histogram: components settle at a trend without a pass (METHOD.md 3), as in `kernels/histogram.cuh`.
+
+What the sums over the bins lack where a pass has been is added everywhere, so the fixed point is that of the samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .cycle import (
+    DEGENERATE,
+    MAX_ITER,
+    RUNNING,
+    Fit,
+    advance_cycle,
+    begin_cycles,
+    copy_point,
+    end_fit,
+    make_fit,
+)
+from .jit import compiled, exactly
+from .step import MIN_COUNT
+from .sums import BLOCK, NO_COMPONENT, Model, make_basis, make_densities, make_residuals
+
+PARTS = 64
+"""A sample is shared between the two bins beside it, in so many parts."""
+REACH = 6.0
+"""The bins end so many sigmas beyond the means."""
+COARSE = 0.5
+"""Bins wider than this part of the smallest sigma tell too little."""
+MOST_STEPS = 300
+"""Steps on the bins for one on the samples."""
+MOST_REFUSED = 3
+"""So often a histogram may lead downhill."""
+GAIN = 0.01
+"""Of the tolerance: what counts as a gain on the bins."""
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+GRID = np.dtype([(name, np.float64) for name in ("low", "width", "lowest", "highest")] + [("fine", np.bool_)])
+"""First centre and width of the bins, whether they are narrow enough; lowest and highest value, standardised."""
+
+
+class Histogram(NamedTuple):
+    """What the histogram of one fit keeps.
+
+    Attributes
+    ----------
+    fit : its own cycles, whose coefficients never change. grid : (1,) of `GRID`. here : (3 K + q,) where the pass was.
+    missing : (3, K) what sums of w, w r, w r^2 over the bins lack. sums : (3 K + 1,) of w, w d, w d^2, and the
+        log-likelihood. parts : (chunks, bins) int64, of each chunk's samples. times : (bins,) how often each counts.
+    centres, resp : (bins,), (K, bins), scratch.
+    """
+
+    fit: Any
+    grid: Any
+    here: Any
+    missing: Any
+    sums: Any
+    parts: Any
+    times: Any
+    centres: Any
+    resp: Any
+
+
+def make_histogram(model: Model, n_chunks: int, n_bins: int) -> Histogram:
+    """Room for the histogram of a fit in so many chunks."""
+    k = model.k
+    return Histogram(
+        fit=make_fit(model),
+        grid=np.zeros(1, GRID),
+        here=np.zeros(3 * k + model.q),
+        missing=np.zeros((3, k)),
+        sums=np.zeros(3 * k + 1),
+        parts=np.zeros((n_chunks, n_bins), np.int64),
+        times=np.zeros(n_bins),
+        centres=np.zeros(n_bins),
+        resp=np.zeros((k + 2, n_bins)),
+    )
+
+
+@compiled
+def find_extent(chunks, grid):
+    """Lowest and highest standardised value of a fit."""
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for c in range(chunks.counts.size):
+        a = c * chunks.size
+        for i in range(a, a + chunks.counts[c]):
+            low, high = min(low, chunks.z[i]), max(high, chunks.z[i])
+    grid[0].lowest, grid[0].highest = low, high
+
+
+@exactly
+def make_grid(theta, model, histogram):
+    """Bins at theta, within six sigmas of a mean and the range of the residuals, none yet counted."""
+    grid, k_all = histogram.grid[0], model.k
+    low, high, least, bend = 1e300, -1e300, 1e300, 0.0
+    for k in range(k_all):
+        if theta[k] > 0.5 * NO_COMPONENT:
+            sigma = np.exp(theta[2 * k_all + k])
+            low, high = min(low, theta[k_all + k] - REACH * sigma), max(high, theta[k_all + k] + REACH * sigma)
+            least = min(least, sigma)
+    for j in range(3 * k_all, theta.size):
+        bend += abs(theta[j])  # no term is larger than one
+    grid.low = max(low, grid.lowest - bend)
+    grid.width = (min(high, grid.highest + bend) - grid.low) / (histogram.times.size - 1)
+    grid.fine = 0.0 < grid.width <= COARSE * least
+    make_densities(theta, model, histogram.fit.densities)
+
+
+@compiled
+def count_parts(first, last, model, chunks, histogram, work):
+    """Share the samples of chunks first..last - 1 out to their parts; whole numbers, whatever the order."""
+    grid, n_bins = histogram.grid[0], histogram.times.size
+    low, inverse, top = np.float32(grid.low), np.float32(1.0 / grid.width), np.float32(n_bins - 1.0)
+    zero, parts, half = np.float32(0.0), np.float32(PARTS), np.float32(0.5)
+    residual = work.residual
+    for c in range(first, last):
+        for b in range(n_bins):
+            histogram.parts[c, b] = 0
+        end = c * chunks.size + chunks.counts[c]
+        for a in range(c * chunks.size, end, BLOCK):
+            b = min(a + BLOCK, end)
+            make_basis(chunks.x[a:b], chunks.y[a:b], model, work.basis)
+            make_residuals(chunks.z[a:b], model, histogram.fit.densities, work)
+            for i in range(b - a):
+                place = (residual[i] - low) * inverse
+                residual[i] = min(place if place > zero else zero, top)
+            for i in range(b - a):
+                left = min(np.int64(residual[i]), n_bins - 2)
+                upper = np.int64((residual[i] - np.float32(left)) * parts + half)
+                histogram.parts[c, left] += PARTS - upper
+                histogram.parts[c, left + 1] += upper
+
+
+@compiled
+def add_parts(histogram):
+    """The parts of all chunks to `times`."""
+    grid = histogram.grid[0]
+    for b in range(histogram.times.size):
+        total = 0
+        for c in range(histogram.parts.shape[0]):
+            total += histogram.parts[c, b]
+        histogram.times[b] = total / PARTS
+        histogram.centres[b] = grid.low + b * grid.width
+
+
+@compiled
+def _log_densities(theta, model, centres, resp):
+    """Rows 0..K-1 of `resp`; row K: the highest of each bin, row K + 1: zero."""
+    k_all = model.k
+    for b in range(centres.size):
+        resp[k_all, b], resp[k_all + 1, b] = NO_COMPONENT, 0.0
+    for k in range(k_all):
+        alive = theta[k] > 0.5 * NO_COMPONENT
+        level = theta[k] - theta[2 * k_all + k] - _HALF_LOG_2PI if alive else NO_COMPONENT
+        inverse = np.exp(-theta[2 * k_all + k]) if alive else 0.0
+        for b in range(centres.size):
+            scaled = (centres[b] - theta[k_all + k]) * inverse
+            resp[k, b] = level - 0.5 * scaled * scaled
+            resp[k_all, b] = max(resp[k_all, b], resp[k, b])
+
+
+@compiled
+def sum_bins(theta, model, histogram):
+    """All of histogram.sums at theta."""
+    k_all, resp, centres, times = model.k, histogram.resp, histogram.centres, histogram.times
+    _log_densities(theta, model, centres, resp)
+    for k in range(k_all):
+        for b in range(centres.size):
+            resp[k, b] = np.exp(resp[k, b] - resp[k_all, b])
+            resp[k_all + 1, b] += resp[k, b]
+    value = 0.0
+    for b in range(centres.size):
+        value += times[b] * (resp[k_all, b] + np.log(resp[k_all + 1, b]))
+        resp[k_all + 1, b] = times[b] / resp[k_all + 1, b]
+    for k in range(k_all):
+        count = first = second = 0.0
+        for b in range(centres.size):
+            w, deviation = resp[k, b] * resp[k_all + 1, b], centres[b] - theta[k_all + k]
+            count += w
+            first += w * deviation
+            second += w * deviation * deviation
+        histogram.sums[k], histogram.sums[k_all + k], histogram.sums[2 * k_all + k] = count, first, second
+    histogram.sums[3 * k_all] = value
+
+
+@exactly
+def make_missing(sums, model, histogram):
+    """What the bins' sums at histogram.here lack of those of the pass there, about zero instead of the means."""
+    k_all, p, q = model.k, model.p, model.q
+    for k in range(k_all):
+        own = histogram.here[k_all + k]
+        mean = np.float64(np.float32(own))  # as the pass took it
+        at = k * (p + q + 2)
+        count, dev, second = sums[at], sums[at + p], sums[at + p + q + 1]
+        binned, first, square = histogram.sums[k], histogram.sums[k_all + k], histogram.sums[2 * k_all + k]
+        histogram.missing[0, k] = count - binned
+        histogram.missing[1, k] = dev + mean * count - (first + own * binned)
+        lacked = second + mean * (2.0 * dev + mean * count)
+        histogram.missing[2, k] = lacked - (square + own * (2.0 * first + own * binned))
+
+
+@exactly
+def _bin_step(model, histogram, floor):
+    """What is maximised at the inner theta, whose sums are there; its M-step to follow.
+
+    The log-likelihood of the bins, and that of what they lack as if its components were known.
+    """
+    fit, missing, sums, k_all = histogram.fit, histogram.missing, histogram.sums, model.k
+    value, held = sums[3 * k_all], 0.0
+    copy_point(fit.theta, fit.follow)
+    for k in range(k_all):
+        fit.follow[k] = NO_COMPONENT
+        if not fit.theta[k] > 0.5 * NO_COMPONENT:
+            continue
+        mean, log_sigma, lacked = fit.theta[k_all + k], fit.theta[2 * k_all + k], missing[0, k]
+        dev = missing[1, k] - mean * lacked
+        square = missing[2, k] - mean * (missing[1, k] + dev)
+        value += lacked * (fit.theta[k] - log_sigma) - 0.5 * np.exp(-2.0 * log_sigma) * square
+        count = sums[k] + lacked
+        if not count >= MIN_COUNT:
+            continue
+        shift = (sums[k_all + k] + dev) / count
+        variance = (sums[2 * k_all + k] + square) / count - shift * shift
+        variance = floor * floor if variance <= floor * floor else variance  # NaN stays NaN
+        fit.follow[k], held = np.log(count), held + count
+        fit.follow[k_all + k] = mean + shift
+        fit.follow[2 * k_all + k] = 0.5 * np.log(variance)
+    for k in range(k_all):
+        if fit.follow[k] > 0.5 * NO_COMPONENT:
+            fit.follow[k] -= np.log(max(held, 1.0))
+    return value
+
+
+@exactly
+def converge_bins(target, floor, gain, model, histogram):
+    """Settle the components of `target`, in place; the bins are those of its trend."""
+    fit = histogram.fit
+    copy_point(target, fit.theta)
+    begin_cycles(fit, model)
+    state = fit.state[0]
+    state.floor = floor
+    while state.status == RUNNING:
+        sum_bins(fit.theta, model, histogram)
+        value = _bin_step(model, histogram, floor)
+        state.n_iter += 1
+        if not np.isfinite(value) and state.phase != 2:
+            end_fit(fit, value, DEGENERATE)
+        else:
+            advance_cycle(fit, value, gain, model)
+        if state.status == RUNNING and state.n_iter >= MOST_STEPS:
+            state.status = MAX_ITER
+    sound = True
+    for i in range(target.size):
+        sound = sound and np.isfinite(fit.last[i])
+    if sound:
+        copy_point(fit.last, target)
+
+
+def settle(fit: Fit, tol: float, model: Model, histogram: Histogram, count: Callable[[], None]) -> None:
+    """After a pass at histogram.here, settle the point that comes next, where the fit gains and nothing was taken back.
+
+    count : calls `count_parts` for all chunks, on one thread or on several.
+    """
+    state = fit.state[0]
+    known = bool(state["settled"])
+    wanted = state["status"] == RUNNING and state["phase"] != 0 and state["quiet"] == 0
+    state["settled"] = 0
+    if not wanted or state["refused"] >= MOST_REFUSED:
+        return
+    if not known and not _fill(histogram.here, model, histogram, count):
+        return
+    sum_bins(histogram.here, model, histogram)
+    make_missing(fit.sums, model, histogram)
+    if not _fill(fit.theta, model, histogram, count):
+        return
+    converge_bins(fit.theta, state["floor"], GAIN * tol * state["n"], model, histogram)
+    make_densities(fit.theta, model, fit.densities)
+    state["settled"] = 1
+
+
+def _fill(theta: np.ndarray, model: Model, histogram: Histogram, count: Callable[[], None]) -> bool:
+    """Bins of all samples at the trend of theta; False where they would be too coarse."""
+    make_grid(theta, model, histogram)
+    if not histogram.grid["fine"][0]:
+        return False
+    count()
+    add_parts(histogram)
+    return True
