@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .jit import compiled, float_of_bits
+from .jit import compiled, exactly, float_of_bits
 
 ALIGNMENT = 64
 """Bytes that a row of numbers begins at a multiple of, so that no vector lies on two cache lines."""
@@ -88,15 +88,15 @@ def differ(values, reference):
     return False
 
 
-@compiled
+@exactly
 def make_units(centre, scale):
     """`Units` of a centre and a scale, float64."""
     whole = np.rint(centre)
     return Units(np.float32(whole), np.float32(centre - whole), np.float32(1.0 / scale))
 
 
-@compiled
+@exactly
 def standardise(values, units):
-    """Grey levels to the standardised scale, in place."""
+    """Grey levels to the standardised scale, in place. In another order the differences would round."""
     for i in range(values.size):
         values[i] = ((values[i] - units.whole) - units.part) * units.inverse
