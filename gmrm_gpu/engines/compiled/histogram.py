@@ -22,7 +22,7 @@ from .cycle import (
     end_fit,
     make_fit,
 )
-from .jit import compiled, exactly
+from .jit import compiled, double_of_bits, exactly, inlined
 from .step import MIN_COUNT
 from .sums import BLOCK, NO_COMPONENT, Model, make_basis, make_densities, make_residuals
 
@@ -39,6 +39,8 @@ MOST_REFUSED = 3
 GAIN = 0.01
 """Of the tolerance: what counts as a gain on the bins."""
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_LOG2_E, _LN_2, _LOWEST = math.log2(math.e), math.log(2.0), -700.0
+_C = tuple(1.0 / math.factorial(i) for i in range(14))
 
 GRID = np.dtype([(name, np.float64) for name in ("low", "width", "lowest", "highest")] + [("fine", np.bool_)])
 """First centre and width of the bins, whether they are narrow enough; lowest and highest value, standardised."""
@@ -49,12 +51,14 @@ class Histogram(NamedTuple):
 
     Attributes
     ----------
-    fit : its own cycles, whose coefficients never change. grid : (1,) of `GRID`. here : (3 K + q,) where the pass was.
-    missing : (3, K) what sums of w, w r, w r^2 over the bins lack. sums : (3 K + 1,) of w, w d, w d^2, and the
-        log-likelihood. parts : (chunks, bins) int64, of each chunk's samples. times : (bins,) how often each counts.
-    centres, resp : (bins,), (K, bins), scratch.
+    trend : the model with the monomials of the trend alone. fit : its own cycles, whose coefficients never change.
+    grid : (1,) of `GRID`. here : (3 K + q,) where the pass was. missing : (3, K) what sums of w, w r, w r^2 over the
+        bins lack. sums : (3 K + 1,) of w, w d, w d^2, and the log-likelihood.
+    parts : (chunks, bins) int64, of each chunk's samples. times : (bins,) how often each counts. centres, resp :
+        (bins,), (K + 2, bins), scratch.
     """
 
+    trend: Any
     fit: Any
     grid: Any
     here: Any
@@ -70,6 +74,7 @@ def make_histogram(model: Model, n_chunks: int, n_bins: int) -> Histogram:
     """Room for the histogram of a fit in so many chunks."""
     k = model.k
     return Histogram(
+        trend=_trend_of(model),
         fit=make_fit(model),
         grid=np.zeros(1, GRID),
         here=np.zeros(3 * k + model.q),
@@ -80,6 +85,57 @@ def make_histogram(model: Model, n_chunks: int, n_bins: int) -> Histogram:
         centres=np.zeros(n_bins),
         resp=np.zeros((k + 2, n_bins)),
     )
+
+
+def _trend_of(model: Model) -> Model:
+    """The model without monomials that are only products of terms."""
+    steps, needed = model.steps.tolist(), set(range(1, model.q + 1))
+    for row, parent, _ in reversed(steps):  # parents come before their children
+        if row in needed:
+            needed.add(parent)
+    kept = [step for step in steps if step[0] in needed]
+    return model._replace(steps=np.array(kept, dtype=np.int64).reshape(-1, 3))
+
+
+@inlined
+def _exp(x: Any) -> Any:
+    """e^x of a float64 that is at most 0, within 1e-14; below -700 as there. By hand, as `jit.exp2`, for vectors."""
+    x = max(x, _LOWEST)
+    whole = np.int32(x * _LOG2_E - 0.5)  # towards 0, hence to the nearest
+    f = x - np.float64(whole) * _LN_2
+    p = _C[13] * f + _C[12]
+    p = p * f + _C[11]
+    p = p * f + _C[10]
+    p = p * f + _C[9]
+    p = p * f + _C[8]
+    p = p * f + _C[7]
+    p = p * f + _C[6]
+    p = p * f + _C[5]
+    p = p * f + _C[4]
+    p = p * f + _C[3]
+    p = p * f + _C[2]
+    p = p * f + 1.0
+    p = p * f + 1.0
+    return p * double_of_bits((np.int64(whole) + np.int64(1023)) << np.int64(52))
+
+
+@inlined
+def _log(x: Any) -> Any:
+    """log of a float64 from 1 to 6, within 1e-15, for vectors: of a power of two, and 2 artanh u of the rest."""
+    halves = (1.0 if x >= 1.5 else 0.0) + (1.0 if x >= 3.0 else 0.0)
+    m = x * (1.0 if x < 1.5 else 0.5 if x < 3.0 else 0.25)
+    u = (m - 1.0) / (m + 1.0)
+    s = u * u
+    p = s * (1.0 / 21.0) + 1.0 / 19.0
+    p = p * s + 1.0 / 17.0
+    p = p * s + 1.0 / 15.0
+    p = p * s + 1.0 / 13.0
+    p = p * s + 1.0 / 11.0
+    p = p * s + 1.0 / 9.0
+    p = p * s + 1.0 / 7.0
+    p = p * s + 1.0 / 5.0
+    p = p * s + 1.0 / 3.0
+    return halves * _LN_2 + 2.0 * u * (p * s + 1.0)
 
 
 @compiled
@@ -113,27 +169,34 @@ def make_grid(theta, model, histogram):
 
 @compiled
 def count_parts(first, last, model, chunks, histogram, work):
-    """Share the samples of chunks first..last - 1 out to their parts; whole numbers, whatever the order."""
-    grid, n_bins = histogram.grid[0], histogram.times.size
-    low, inverse, top = np.float32(grid.low), np.float32(1.0 / grid.width), np.float32(n_bins - 1.0)
-    zero, parts, half = np.float32(0.0), np.float32(PARTS), np.float32(0.5)
-    residual = work.residual
+    """Count the samples of chunks first..last - 1 by the parts of a bin; their shares of the bins to parts[first]."""
+    fine = np.zeros((histogram.times.size, PARTS), np.int32)
     for c in range(first, last):
-        for b in range(n_bins):
-            histogram.parts[c, b] = 0
+        histogram.parts[c, :] = 0
         end = c * chunks.size + chunks.counts[c]
         for a in range(c * chunks.size, end, BLOCK):
             b = min(a + BLOCK, end)
-            make_basis(chunks.x[a:b], chunks.y[a:b], model, work.basis)
+            make_basis(chunks.x[a:b], chunks.y[a:b], histogram.trend, work.basis)
             make_residuals(chunks.z[a:b], model, histogram.fit.densities, work)
-            for i in range(b - a):
-                place = (residual[i] - low) * inverse
-                residual[i] = min(place if place > zero else zero, top)
-            for i in range(b - a):
-                left = min(np.int64(residual[i]), n_bins - 2)
-                upper = np.int64((residual[i] - np.float32(left)) * parts + half)
-                histogram.parts[c, left] += PARTS - upper
-                histogram.parts[c, left + 1] += upper
+            _count(work.residual, b - a, histogram.grid[0], fine)
+    for b in range(fine.shape[0]):
+        for i in range(PARTS):
+            histogram.parts[first, b] += (PARTS - i) * np.int64(fine[b, i])
+            if i:
+                histogram.parts[first, b + 1] += i * np.int64(fine[b, i])
+
+
+@compiled
+def _count(residual, n, grid, fine):
+    """One more at each residual's place in `fine` (bins, PARTS)."""
+    n_bins, flat = fine.shape[0], fine.reshape(-1)
+    inverse, top = np.float32(PARTS / grid.width), np.float32((n_bins - 1.0) * PARTS)
+    low, zero, half = np.float32(grid.low), np.float32(0.0), np.float32(0.5)
+    for i in range(n):
+        place = (residual[i] - low) * inverse
+        residual[i] = min(place if place > zero else zero, top) + half
+    for i in range(n):
+        flat[np.int32(residual[i])] += np.int32(1)
 
 
 @compiled
@@ -171,11 +234,11 @@ def sum_bins(theta, model, histogram):
     _log_densities(theta, model, centres, resp)
     for k in range(k_all):
         for b in range(centres.size):
-            resp[k, b] = np.exp(resp[k, b] - resp[k_all, b])
+            resp[k, b] = _exp(resp[k, b] - resp[k_all, b])
             resp[k_all + 1, b] += resp[k, b]
     value = 0.0
     for b in range(centres.size):
-        value += times[b] * (resp[k_all, b] + np.log(resp[k_all + 1, b]))
+        value += times[b] * (resp[k_all, b] + _log(resp[k_all + 1, b]))
         resp[k_all + 1, b] = times[b] / resp[k_all + 1, b]
     for k in range(k_all):
         count = first = second = 0.0

@@ -72,7 +72,7 @@ class _Announcement(event.Listener):
         """A function of this package begins to be compiled."""
         if not self.told and event.data["dispatcher"].py_func.__module__.startswith(__package__):
             self.told = True
-            logger.info("compiling the CPU engine, once for this machine")
+            logger.info("compiling the CPU engine, once for this machine; a minute or two")
 
     def on_end(self, event: Any) -> None:
         """Nothing to say."""
@@ -86,6 +86,14 @@ def float_of_bits(typing: Any, bits: Any) -> Any:
     """The float32 whose bits are those of the lowest 32 of `bits`."""
     return types.float32(types.int32), lambda context, builder, signature, args: builder.bitcast(
         args[0], ir.FloatType()
+    )
+
+
+@intrinsic
+def double_of_bits(typing: Any, bits: Any) -> Any:
+    """The float64 whose bits are those of an int64."""
+    return types.float64(types.int64), lambda context, builder, signature, args: builder.bitcast(
+        args[0], ir.DoubleType()
     )
 
 
