@@ -12,7 +12,7 @@ from gmrm_gpu.report import style
 
 from .ceiling import NAME as CEILING
 from .scenes import REVERSED
-from .table import Results, Row, seconds_text
+from .table import OURS, Results, Row, seconds_text
 
 ROW, WIDTH, TOP, FOOT = 0.29, 11.5, 1.12, 0.72
 NAMES, ABLE, GAP, TIMES, SCORE = 2.35, 0.3, 0.55, 3.6, 1.55
@@ -45,13 +45,16 @@ def draw(rows: Iterable[Row], path: Path) -> None:
 
 
 def order(results: Results) -> list[str]:
-    """Programs with labels, the fastest fit of the hard frame first."""
+    """Programs with labels, the fastest fit of the hard frame first; of ours not every variant."""
 
     def seconds(name: str) -> float:
         best = results.best(name, "hard")
         return np.inf if best is None else best["fit_s"] * max(1.0, results.compared / best["n"])
 
-    shown = [name for name in results.measured if name != CEILING and results.best(name, "hard")]
+    left_out = {CEILING, *(f"{ours}, histogram" for ours in OURS)}
+    if results.reference == OURS[0]:
+        left_out.add(f"{OURS[1]}, no trend")
+    shown = [name for name in results.measured if name not in left_out and results.best(name, "hard")]
     return sorted(shown, key=lambda name: (not _is_ours(name), seconds(name)))
 
 
