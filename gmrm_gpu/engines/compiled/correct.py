@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from .device import Call
 
 _FEWEST_FRAMES = 16
+_BAND_BITS = 5
+"""Samples of 32 columns and 32 rows are asked after each other: what they look at stays in the first cache."""
 _NOT_VISITED = np.uint8(NOT_VISITED)
+
+
+class Queue(NamedTuple):
+    """Samples that are asked: as they come, the word and band they are in; in order of these, and their words; ends."""
+
+    asked: np.ndarray
+    keys: np.ndarray
+    order: np.ndarray
+    words: np.ndarray
+    ends: np.ndarray
 
 
 class Vote(NamedTuple):
@@ -86,6 +98,7 @@ def _correct_frames(words, wide, labels, maps, ball, plane, vote, first, stop, w
     n_slots, size = ball.last - ball.first + 1, n_phases * plane.size
     ring = np.zeros(n_slots * size, np.uint32)
     where, which, counts = np.empty(n_tiles, np.int64), np.empty(n_tiles, np.int64), np.zeros(n_phases, np.int64)
+    queue = _make_queue(labels.shape[1], plane)
     known = max(0, first + ball.first)
     for t in range(first, stop):
         while known < min(t + ball.last + 1, n_frames):
@@ -98,25 +111,55 @@ def _correct_frames(words, wide, labels, maps, ball, plane, vote, first, stop, w
                 where[n] = (t + ball.dt[tile]) % n_slots * size + ball.offset[tile]
                 which[n] = tile * N_LANES
                 n += 1
-        without[t] += _correct_frame(words[t], wide, labels[t], ring, where[:n], which, ball, plane, vote, counts)
+        without[t] += _correct_frame(
+            words[t], wide, labels[t], ring, where[:n], which, ball, plane, vote, queue, counts
+        )
 
 
 @compiled
-def _correct_frame(words, wide, labels, ring, where, which, ball, plane, vote, counts):
+def _correct_frame(words, wide, labels, ring, where, which, ball, plane, vote, queue, counts):
     """Correct a frame; returns how many of the visited samples have no neighbours."""
     alone = 0
-    for j in range(len(labels)):
-        label = labels[j]
-        if label == vote.foreground or (vote.both and label != _NOT_VISITED):
-            word = words[j * (1 + wide)]
-            x, y = np.int64(column(word, wide)) - ball.reach, np.int64(row(word, wide))
-            place = ((x >> 5) + plane.left) * plane.column + plane.top + y
-            for phase in range(len(counts)):
-                at = phase * plane.size + place
-                counts[phase] = _count(ring, at, plane.column, np.uint32(x & 31), where, which, ball.masks)
-            labels[j], lonely = _voted(vote, label, counts)
-            alone += lonely
+    for i in range(_line_up(words, wide, labels, ball, plane, vote, queue)):
+        j, word = queue.order[i], queue.words[i]
+        x, y = np.int64(column(word, wide)) - ball.reach, np.int64(row(word, wide))
+        place = ((x >> 5) + plane.left) * plane.column + plane.top + y
+        for phase in range(len(counts)):
+            at = phase * plane.size + place
+            counts[phase] = _count(ring, at, plane.column, np.uint32(x & 31), where, which, ball.masks)
+        labels[j], lonely = _voted(vote, labels[j], counts)
+        alone += lonely
     return alone
+
+
+@compiled
+def _line_up(words, wide, labels, ball, plane, vote, queue):
+    """Put the samples that are asked in order, neighbours next to each other; returns how many there are."""
+    asked, keys, order, own, ends = queue
+    ends[:] = 0
+    n, bands = 0, (plane.height >> _BAND_BITS) + 1
+    for j in range(len(labels)):
+        asked[n] = j
+        n += (labels[j] == vote.foreground) | (vote.both & (labels[j] != _NOT_VISITED))
+    for i in range(n):
+        word = words[asked[i] * (1 + wide)]
+        x, y = np.int64(column(word, wide)) - ball.reach, np.int64(row(word, wide))
+        keys[i] = ((x >> 5) + plane.left) * bands + (y >> _BAND_BITS)
+        ends[keys[i] + 1] += 1
+    for key in range(len(ends) - 1):
+        ends[key + 1] += ends[key]
+    for i in range(n):
+        at = ends[keys[i]]
+        order[at], own[at] = asked[i], words[asked[i] * (1 + wide)]
+        ends[keys[i]] = at + 1
+    return n
+
+
+@compiled
+def _make_queue(m, plane):
+    asked, keys, order = np.empty(m, np.int32), np.empty(m, np.int32), np.empty(m, np.int32)
+    n_keys = (plane.left + plane.words) * ((plane.height >> _BAND_BITS) + 1)
+    return Queue(asked, keys, order, np.empty(m, np.uint32), np.empty(n_keys + 1, np.int32))
 
 
 @compiled
