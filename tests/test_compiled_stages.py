@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from backends import NUMPY32
 
-pytest.importorskip("numba")
+numba = pytest.importorskip("numba")
 import devices
 import test_fused_correct as votes
 import test_fused_draw as draws
@@ -57,6 +57,14 @@ def test_lanes_count_the_bits_of_a_window():
     for by in range(32):
         wanted = np.bitwise_count(both >> np.uint64(by) & masks[:-1]).sum()
         assert count_bits(low, high, np.uint32(by), masks, 3) == wanted
+
+
+def test_functions_of_others_are_compiled_beside_ours():
+    """Numba tells all listeners of all functions, those without a module too."""
+    scope: dict = {}
+    exec("def double(x):\n    return 2 * x", scope)
+    scope["double"].__module__ = None
+    assert numba.njit(scope["double"])(4) == 8
 
 
 def test_words_of_a_stream():

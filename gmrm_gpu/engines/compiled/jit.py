@@ -70,7 +70,8 @@ class _Announcement(event.Listener):
 
     def on_start(self, event: Any) -> None:
         """A function of this package begins to be compiled."""
-        if not self.told and event.data["dispatcher"].py_func.__module__.startswith(__package__):
+        module = event.data["dispatcher"].py_func.__module__ or ""  # others' functions may have none
+        if not self.told and module.startswith(__package__):
             self.told = True
             logger.info("compiling the CPU engine, once for this machine; a minute or two")
 
