@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from backends import NUMPY32
 
-numba = pytest.importorskip("numba")
+pytest.importorskip("numba")
 import devices
 import test_fused_correct as votes
 import test_fused_draw as draws
@@ -64,7 +64,7 @@ def test_functions_of_others_are_compiled_beside_ours():
     scope: dict = {}
     exec("def double(x):\n    return 2 * x", scope)
     scope["double"].__module__ = None
-    assert numba.njit(scope["double"])(4) == 8
+    assert pytest.importorskip("numba").njit(scope["double"])(4) == 8
 
 
 def test_words_of_a_stream():
