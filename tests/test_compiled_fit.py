@@ -15,6 +15,7 @@ pytest.importorskip("numba", reason="the extra cpu (Numba) is not installed")
 
 from gmrm_gpu.engines.compiled import fit as compiled_fit
 from gmrm_gpu.engines.compiled.device import Call, CompiledDevice
+from gmrm_gpu.engines.compiled.jit import compiled, exp2
 from gmrm_gpu.engines.compiled.pool import Pool
 from gmrm_gpu.engines.compiled.samples import Units, aligned, make_units, squares_of, standardise, total_of, unpack
 from gmrm_gpu.engines.compiled.sums import (
@@ -170,6 +171,39 @@ def test_bits_do_not_depend_on_how_threads_share_a_fit(trend, chunk, monkeypatch
         assert list(fit.status[1:3]) == [FitStatus.TOO_FEW, FitStatus.DEGENERATE]
         found.append(bits(fit))
     assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_a_subset_for_the_starts_without_a_sample():
+    # 5,000 samples are ten blocks, of which every second is asked; a fit before must leave no trace.
+    values, positions = scene(2, 5000, 3, shape=(80, 90))
+    valid = np.ones((2, 5000), dtype=bool)
+    valid[1, ::2] = False
+    config = MixtureConfig(n_components=3, trend="linear")
+    device = CompiledDevice(1)
+    both = fused(values, positions, config, valid=valid, shape=(80, 90), frames=2, device=device)
+    values[0] = 7
+    other = fused(values, positions, config, valid=valid, shape=(80, 90), frames=2, device=device)
+    assert bits(both[1:]) == bits(other[1:])
+    assert both.n_samples[1] == 2500
+
+
+@compiled
+def powers_of_two(x, out):
+    for i in range(x.size):
+        out[i] = exp2(x[i])
+
+
+@pytest.mark.parametrize("n", [3, 4096])  # numbers one by one, and whole vectors
+def test_exp2(n):
+    rng = np.random.default_rng(3)
+    x, out = (-126 * rng.random(n)).astype(np.float32), np.empty(n, np.float32)
+    powers_of_two(x, out)
+    np.testing.assert_allclose(out, np.exp2(x.astype(np.float64)), rtol=1.5e-7)
+    whole = -np.arange(n, dtype=np.float32) % 127
+    powers_of_two(-whole, out)
+    np.testing.assert_array_equal(out, np.exp2(-whole))
+    powers_of_two(np.full(n, -1e30, np.float32), out)
+    assert (out == np.float32(2.0**-126)).all()
 
 
 def test_large_fits_shared_by_threads():

@@ -64,7 +64,7 @@ def seed_centres(ascending, words, mass, means):
     """
     for i in range(mass.size):
         mass[i] = 1.0
-    for k in range(means.size if ascending.size else 0):
+    for k in range(means.size):
         means[k] = ascending[_drawn_index(mass, (np.float64(words[k]) + 0.5) * 2.0**-32)]
         if k == 0:
             for i in range(mass.size):
@@ -79,7 +79,7 @@ def seed_centres(ascending, words, mass, means):
 @exactly
 def start_means(kind, ascending, words, mass, means):
     """Means (K,) of one start, of `kind`; see `seed_centres`."""
-    if kind == KMEANS:
+    if kind == KMEANS and ascending.size:
         seed_centres(ascending, words, mass, means)
         return
     low, high = _value_at(ascending, 0.002), _value_at(ascending, 0.998)
