@@ -119,10 +119,12 @@ def notes(results: Results) -> list[str]:
     """What was left out or skipped, and remarks on single programs."""
     lines = [] if results.reference is None else [f"in brackets: times {results.reference}"]
     for name, found in results.measured.items():
-        remark = next(iter(found.values()))["note"]
-        left = [f"{scene}, {n:,} px: {row['left_out']}" for (scene, n), row in found.items() if "left_out" in row]
-        if remark or left:
-            lines.append(f"{name}: {'; '.join([*([remark] if remark else []), *left])}")
+        remarks = [next(iter(found.values()))["note"]]
+        left = [(f"{scene}, {n:,} px", row["left_out"]) for (scene, n), row in found.items() if "left_out" in row]
+        for reason in dict.fromkeys(reason for _, reason in left):
+            remarks.append(f"{' and '.join(where for where, why in left if why == reason)}: {reason}")
+        if any(remarks):
+            lines.append(f"{name}: {'; '.join(remark for remark in remarks if remark)}")
     return lines + [f"{name}: skipped: {reason}" for name, reason in results.skipped.items()]
 
 
