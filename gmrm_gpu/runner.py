@@ -241,6 +241,7 @@ class Runner:
             "gmrm_gpu": __version__,
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "scipy", "array-api-compat")},
+            **({"numba": version("numba")} if self.engine.name == "compiled" else {}),
             "platform": platform.platform(),
             "device": self.backend.name,
             "device_reason": self.backend.reason,

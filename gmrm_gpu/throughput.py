@@ -128,27 +128,39 @@ def study_parts(config: StudyConfig) -> tuple[StudyPart, ...]:
 
 
 def find_contestants(movie: Movie, analysis: AnalysisConfig) -> tuple[list[Contestant], list[str]]:
-    """The engines of this machine, and why there is no GPU among them if there is none."""
-    kind, _, number = analysis.compute.device.partition(":")
+    """The engines of this machine, and why one is not among them."""
+    found, notes = _of_cpu(movie, analysis)
+    more, why_not = _of_gpu(movie, analysis)
+    return found + more, notes + why_not
+
+
+def _of_cpu(movie: Movie, analysis: AnalysisConfig) -> tuple[list[Contestant], list[str]]:
     cores = n_cores()
-    cpu = EngineSpec("cpu", f"CPU, {cores} core{'s' * (cores > 1)}", processor_name(), "NumPy")
-    found, notes = [contestant(cpu, "cpu", "generic")], []
+    processor = f"{processor_name()}, {cores} core{'s' * (cores > 1)}"
+    arrays = contestant(EngineSpec("cpu", "CPU, array operations", processor, "NumPy"), "cpu", "generic")
+    compiled = contestant(EngineSpec("compiled", "CPU, compiled", processor, "Numba"), "cpu", "auto")
+    engine = compiled.make(movie, analysis.with_method("paper")).engine
+    if engine.name == "compiled":
+        return [arrays, compiled], []
+    return [arrays], [f"The compiled functions were not measured: {engine.reason}."]
+
+
+def _of_gpu(movie: Movie, analysis: AnalysisConfig) -> tuple[list[Contestant], list[str]]:
+    kind, _, number = analysis.compute.device.partition(":")
     if kind == "cpu":
-        return found, ["The CPU alone was asked for, so no GPU was looked for."]
+        return [], ["The CPU alone was asked for, so no GPU was looked for."]
     usable, reason = probe_gpu(int(number or 0))
     if not usable:
         if kind == "gpu":
             raise DeviceError(f"no usable GPU: {reason}")
-        return found, [f"No GPU was measured: {reason}."]
+        return [], [f"No GPU was measured: {reason}."]
     device, gpu = f"gpu:{number or 0}", reason.partition(":")[0]
-    found.append(contestant(EngineSpec("arrays", "GPU, array operations", gpu, "CuPy"), device, "generic"))
+    arrays = contestant(EngineSpec("arrays", "GPU, array operations", gpu, "CuPy"), device, "generic")
     kernels = contestant(EngineSpec("kernels", "GPU, kernels", gpu, "CUDA"), device, "auto")
     engine = kernels.make(movie, analysis.with_method("paper")).engine
     if engine.name == "fused":
-        found.append(kernels)
-    else:
-        notes.append(f"The CUDA kernels were not measured: {engine.reason}.")
-    return found, notes
+        return [arrays, kernels], []
+    return [arrays], [f"The CUDA kernels were not measured: {engine.reason}."]
 
 
 def contestant(spec: EngineSpec, device: str, engine: str) -> Contestant:
@@ -286,7 +298,7 @@ class _Timing:
         workers = workers_within(runner, self._study(part), self._budget(runner))
         n_pixels = runner.sampler(part.rate).capacity
         block = 1 if runner.config.method == "movie" else max(1, BLOCK_SAMPLES // n_pixels // 4)
-        return 1 if runner.at_once else min(part.n_replicates, workers * block)
+        return runner.n_threads or 1 if runner.at_once else min(part.n_replicates, workers * block)
 
     def _grow(self, part: StudyPart, n: int, n_pixels: int, first: float) -> Speed:
         """More frames, then more replicates, until a measurement takes half of the time or is the whole study's."""

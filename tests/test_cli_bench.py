@@ -191,8 +191,27 @@ def test_every_thread_has_a_block_and_frames_come_from_the_whole_movie(monkeypat
 
 def test_without_a_gpu_one_line_says_so():
     found, notes = find_contestants(movie(), replace(ANALYSIS, compute=ComputeConfig(device="cpu")))
-    assert [c.spec.key for c in found] == ["cpu"]
+    assert [c.spec.key for c in found] == ["cpu", "compiled"]
     assert notes == ["The CPU alone was asked for, so no GPU was looked for."]
+
+
+def test_without_numba_one_line_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("gmrm_gpu.engines.compiled_obstacle", lambda: "Numba is not installed; pip install it")
+    found, notes = find_contestants(movie(), replace(ANALYSIS, compute=ComputeConfig(device="cpu")))
+    assert [c.spec.key for c in found] == ["cpu"]
+    assert notes[0].startswith("The compiled functions were not measured: array-API implementation on numpy")
+    assert "Numba is not installed; pip install it" in notes[0]
+
+
+def test_others_are_compared_with_the_better_engine_of_the_cpu():
+    found = by_hand()
+    both = (CPU, replace(CPU, key="compiled"), ARRAYS)
+    fast = [replace(s, engine="compiled", seconds=s.seconds / 8) for s in found.speeds if s.engine == "cpu"]
+    better = replace(found, engines=both, speeds=(*found.speeds, *fast))
+    speed = found.find("arrays", "paper", 0.1)
+    assert (found.cpu, better.cpu) == ("cpu", "compiled")
+    assert better.speed_up(speed) == pytest.approx(found.speed_up(speed) / 8)
+    assert better.speed_up(better.find("cpu", "paper", 0.1)) == pytest.approx(1 / 8)
 
 
 @pytest.fixture
@@ -210,8 +229,9 @@ def test_bench_prints_a_table_and_writes_nothing(tmp_path, monkeypatch, capsys, 
     assert "(paper: 3 at 20 %, 3 at 10 %, all pixels once), extrapolated" in out
     assert "note: No GPU was measured: CuPy is not installed; pip install it." in out
     rows = [line.split() for line in out.splitlines() if line.lstrip().startswith("paper ")]
-    assert [row[1] for row in rows] == ["20", "10", "100"]
-    assert [row[3] for row in rows] == ["384", "192", "1,920"]
+    assert [row[1] for row in rows] == ["20", "20", "10", "10", "100", "100"]
+    assert [row[3] for row in rows] == ["384", "384", "192", "192", "1,920", "1,920"]
+    assert ["array" in row for row in rows] == 3 * [True, False]
 
 
 def test_bench_writes_numbers_and_a_picture(tmp_path, monkeypatch, capsys, no_gpu):
@@ -223,6 +243,7 @@ def test_bench_writes_numbers_and_a_picture(tmp_path, monkeypatch, capsys, no_gp
         found = json.load(file)
     assert {row["method"] for row in found["measured"]} == {"paper", "movie"}
     assert found["extrapolated_study_s"]["cpu"] > 0
+    assert found["extrapolated_study_s"]["compiled"] > 0
     assert found["command"].startswith("gmrm-gpu bench movie.npy")
     words = ("--rates", "0.2", "--replicates", "2", "--method", "paper", "--overwrite", "--no-report")
     ok("bench", "movie.npy", *TOY[2:], *words, "--out", "speed")

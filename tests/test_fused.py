@@ -33,6 +33,7 @@ from gmrm_gpu.sampling import Sampler
 from gmrm_gpu.study import run_study
 from gmrm_gpu.study.plan import plan_blocks, workers_within
 
+BY_ARRAYS = ComputeConfig(engine="generic")
 needs_compiler = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
@@ -89,6 +90,7 @@ CASES = {
 
 
 @needs_compiler
+@pytest.mark.usefixtures("each_device")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("rate", [0.25, 1.0])
 def test_fused_equals_generic(case, rate):
@@ -99,6 +101,7 @@ def test_fused_equals_generic(case, rate):
 
 
 @needs_compiler
+@pytest.mark.usefixtures("each_device")
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
 def test_fused_equals_generic_on_other_pixels(dtype):
     movie = growing(dtype) * dtype(3)
@@ -107,6 +110,7 @@ def test_fused_equals_generic_on_other_pixels(dtype):
 
 
 @needs_compiler
+@pytest.mark.usefixtures("each_device")
 def test_excluded_pixels_are_never_read():
     movie = growing()
     valid = np.ones((HEIGHT, WIDTH), dtype=bool)
@@ -114,12 +118,13 @@ def test_excluded_pixels_are_never_read():
     movie[:, ~valid] = 255
     source = open_movie(movie, exclude=~valid)
     results = []
-    for engine in (GenericEngine(NUMPY, ""), FusedEngine(GenericEngine(NUMPY, ""), HostDevice(), "")):
+    for engine in (GenericEngine(NUMPY, ""), FusedEngine(GenericEngine(NUMPY, ""), kernel_device(), "")):
         results.append(Runner(source, settings(), NUMPY, engine).run(0.2, np.arange(2)))
     assert_same(results[1], results[0])
 
 
 @needs_compiler
+@pytest.mark.usefixtures("each_device")
 def test_a_frame_that_cannot_be_fitted_has_no_share():
     movie = growing()
     movie[2] = 90
@@ -199,7 +204,7 @@ def test_memory_is_what_was_planned():
 @needs_compiler
 def test_blocks_are_as_large_as_the_budget_allows(monkeypatch):
     monkeypatch.setattr(gmrm_gpu.study.plan, "BLOCK_SAMPLES", 1)  # what blocks of the generic engine aim at
-    config = StudyConfig(settings(), rates=(0.2, 0.1), n_replicates=(50, 100), methods=("paper",))
+    config = StudyConfig(settings(compute=BY_ARRAYS), rates=(0.2, 0.1), n_replicates=(50, 100), methods=("paper",))
     work = runner(settings(), HostDevice())
     budget = work.fixed_bytes + 7 * work.bytes_per_replicate(0.1)
     assert work.fixed_bytes == growing().nbytes
@@ -213,6 +218,7 @@ def test_blocks_are_as_large_as_the_budget_allows(monkeypatch):
 
 
 @needs_compiler
+@pytest.mark.usefixtures("each_device")
 def test_bits_do_not_depend_on_the_cut():
     config = settings()
     whole = runner(config, kernel_device()).run(0.1, np.arange(5))
@@ -276,6 +282,7 @@ MOVIE_CASES = {
 
 
 @needs_compiler
+@pytest.mark.usefixtures("each_device")
 @pytest.mark.parametrize("case", MOVIE_CASES)
 def test_a_movie_fitted_as_a_whole_is_the_generic_one(case):
     config = settings(method="movie", **{"correction": CorrectionConfig(), **MOVIE_CASES[case]})
@@ -327,7 +334,7 @@ def on_kernels(monkeypatch):
 
 @needs_compiler
 def test_a_study_is_the_generic_one(on_kernels, monkeypatch):
-    config = StudyConfig(settings(), rates=(0.2, 0.1), n_replicates=(2, 3), methods=("paper",))
+    config = StudyConfig(settings(compute=BY_ARRAYS), rates=(0.2, 0.1), n_replicates=(2, 3), methods=("paper",))
     found = run_study(growing(), config)
     assert on_kernels.launches.count("fit") == 4  # the reference, the example, two rates
     monkeypatch.undo()
@@ -343,10 +350,11 @@ def test_a_study_is_the_generic_one(on_kernels, monkeypatch):
 
 @needs_compiler
 def test_an_analysis_is_the_generic_one(on_kernels, monkeypatch):
-    found = analyze(growing(), settings(), rate=0.3)
+    config = settings(compute=BY_ARRAYS)
+    found = analyze(growing(), config, rate=0.3)
     assert on_kernels.launches == ["draw", "fit", "label", "correct", "tally"]
     monkeypatch.undo()
-    wanted = analyze(growing(), settings(), rate=0.3)
+    wanted = analyze(growing(), config, rate=0.3)
     np.testing.assert_array_equal(found.labels, wanted.labels)
     np.testing.assert_allclose(found.fits.means, wanted.fits.means, rtol=0, atol=0.03)
 
@@ -381,7 +389,6 @@ def test_a_gpu_without_its_kernels_says_so():
 
 def test_what_was_asked_for_is_taken_or_refused():
     shape, uint8 = (64, 64), np.dtype(np.uint8)
-    assert select_engine(NUMPY, settings().resolved, shape, uint8).name == "generic"
     generic = settings(compute=ComputeConfig(engine="generic")).resolved
     assert "asked for" in select_engine(NUMPY, generic, shape, uint8).reason
     fused = settings(compute=ComputeConfig(engine="fused")).resolved

@@ -95,7 +95,7 @@ def _row(result: Throughput, engine: EngineSpec, speed: Speed) -> tuple[str, ...
         engine.label,
         say.number(speed.fits_per_s),
         f"{speed.pixels_per_s:.3g}",
-        "-" if engine.key == "cpu" or not math.isfinite(ratio) else f"{ratio:.3g}",
+        "-" if engine.key == result.cpu or not math.isfinite(ratio) else f"{ratio:.3g}",
         f"{speed.n_replicates} x {say.count(speed.n_frames, 'frame')}, {speed.seconds:.2g} s",
     )
 

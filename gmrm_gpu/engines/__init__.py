@@ -36,7 +36,7 @@ def select_engine(backend: Backend, config: AnalysisConfig, shape: tuple[int, in
     generic = GenericEngine(backend, f"array-API implementation on {on}")
     if asked == "generic":
         return GenericEngine(backend, f"{generic.reason}; asked for")
-    if kernels != "fused" and asked == "auto":
+    if kernels is None and asked == "auto":
         return generic
     obstacle = fused_obstacle(config, shape, dtype) if asked in ("auto", kernels) else _ELSEWHERE[asked]
     if asked != "auto" and obstacle is not None:

@@ -11,7 +11,7 @@ from ..results.throughput import EngineSpec, Speed, StudyTime, Throughput, durat
 from . import style
 from .common import count_of, number, percent
 
-_COLOURS = {"cpu": style.BLUE, "arrays": style.ORANGE, "kernels": style.VERMILION}
+_COLOURS = {"cpu": style.BLUE, "compiled": style.GREEN, "arrays": style.ORANGE, "kernels": style.VERMILION}
 _METHOD_LOOK = {"paper": ("o", "-", 1.0), "movie": ("s", (0, (4, 2)), 0.45)}
 """Marker, line, and the strength of the bar."""
 
@@ -28,7 +28,7 @@ def throughput_figure(result: Throughput) -> Any:
 
 
 def _colour(engine: EngineSpec) -> str:
-    return _COLOURS.get(engine.key, style.GREEN)
+    return _COLOURS.get(engine.key, style.TEXT)
 
 
 def _rates(axes: Any, result: Throughput) -> None:
@@ -158,13 +158,14 @@ def _words(figure: Any, result: Throughput) -> None:
 
 
 def headline(result: Throughput) -> str:
-    """How long the study takes on the fastest engine, and how many times as long on the CPU."""
+    """How long the study takes on the fastest engine, and how long on what one would use without it."""
     times = [(engine, time) for engine in result.engines if (time := result.study_time(engine.key)) is not None]
     if not times:
         return "Nothing could be measured"
     engine, best = min(times, key=lambda pair: pair[1].seconds)
     text = f"The whole study of this movie would take about {duration_text(best.seconds)} ({engine.label})"
-    base = next((time for other, time in times if other.key == "cpu"), None)
-    if base is None or engine.key == "cpu" or not np.isfinite(base.seconds):
+    key, where = ("cpu", "with array operations") if engine.key == result.cpu else (result.cpu, "on the CPU")
+    base = next((time for other, time in times if other.key == key), None)
+    if base is None or engine.key == key or not np.isfinite(base.seconds):
         return text
-    return f"{text}, {duration_text(base.seconds)} on the CPU"
+    return f"{text}, {duration_text(base.seconds)} {where}"

@@ -23,7 +23,8 @@ def duration_text(seconds: float) -> str:
 class EngineSpec:
     """Something that analyses.
 
-    key : ``"cpu"``, ``"arrays"`` or ``"kernels"``. label : for people. device, library : where, and what runs there.
+    key : ``"cpu"``, ``"compiled"``, ``"arrays"`` or ``"kernels"``. label : for people. device, library : where, and
+        what runs there.
     """
 
     key: str
@@ -122,9 +123,14 @@ class Throughput:
         """The measurement, None where there is none."""
         return next((s for s in self.speeds if (s.engine, s.method, s.rate) == (engine, method, rate)), None)
 
+    @property
+    def cpu(self) -> str:
+        """The CPU's best engine, which the others are compared with: what is faster than a slow loop is not fast."""
+        return "compiled" if any(engine.key == "compiled" for engine in self.engines) else "cpu"
+
     def speed_up(self, speed: Speed) -> float:
-        """Times as fast as the CPU at the same; NaN where that was not measured."""
-        base = self.find("cpu", speed.method, speed.rate)
+        """Times as fast as the CPU's best engine at the same; NaN where that was not measured."""
+        base = self.find(self.cpu, speed.method, speed.rate)
         return math.nan if base is None else speed.fits_per_s / base.fits_per_s
 
     @property
