@@ -1,6 +1,6 @@
-"""Where a fit goes after each pass: SQUAREM cycles or plain steps (METHOD.md 2, 3); the twin of `kernels/fit.cu`.
+"""Where a fit goes after each pass, and what is written at its end; the twin of `kernels/cycle.cuh` and `fit.cu`.
 
-A cycle evaluates the objective at its first iterate (phase 0), its second (phase 1) and the extrapolated point (phase
+SQUAREM cycles or plain steps (METHOD.md 2, 3). A cycle evaluates the objective at its first iterate (phase 0), its second (phase 1) and the extrapolated point (phase
 2), which is kept unless the objective fell; as `mixture.driver`. So are points that a histogram settled.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from ...results import FitStatus
 from .jit import exactly
 from .step import extrapolate, m_step, make_step_work
-from .sums import Model, make_densities, n_sums, rounding_of
+from .sums import NO_COMPONENT, Model, make_densities, n_sums, rounding_of
 
 QUIET_CYCLES = 2
 """Cycles in a row that must gain too little before a fit has converged; see mixture.driver."""
@@ -21,7 +21,8 @@ START_STEP = 4.0
 """Longest extrapolation in the short runs of the starts."""
 # NumPy's numbers: for each of Python's that is an argument, Numba would compile the function anew.
 RUNNING, JOINTLY = np.int64(-1), np.bool_(True)
-CONVERGED, MAX_ITER, DEGENERATE = (np.int64(s) for s in (FitStatus.CONVERGED, FitStatus.MAX_ITER, FitStatus.DEGENERATE))
+_ENDS = (FitStatus.CONVERGED, FitStatus.MAX_ITER, FitStatus.DROPPED, FitStatus.DEGENERATE)
+CONVERGED, MAX_ITER, DROPPED, DEGENERATE = (np.int64(s) for s in _ENDS)
 
 _SCALE = ("n", "centre", "scale", "floor", "pull")
 _VALUES = ("first_value", "last_value", "best_value")
@@ -193,3 +194,38 @@ def _keep(fit, value):
     copy_point(fit.theta, fit.last)
     copy_point(fit.follow, fit.fallback)
     fit.state[0].last_value = value
+
+
+@exactly
+def _rank(k, theta, n):
+    """Of component k among those alive, in ascending mean; of one dropped, after them."""
+    means, rank, alive = theta[n : 2 * n], 0, theta[k] >= 0.5 * NO_COMPONENT
+    for j in range(n):
+        other = theta[j] >= 0.5 * NO_COMPONENT
+        lower = means[j] < means[k] or (means[j] == means[k] and j < k)
+        rank += (other and lower) if alive else (other or j < k)
+    return rank
+
+
+@exactly
+def write_fit(f, fit, model, weights, means, sigmas, coef, log_likelihood, n_iter, n_samples, status):
+    """Fit f in grey levels: components in ascending mean, dropped ones last; NaN where there is nothing."""
+    state, n, theta = fit.state[0], model.k, fit.last
+    fitted, n_alive = state.status <= DROPPED, 0
+    for k in range(n):
+        alive = fitted and theta[k] >= 0.5 * NO_COMPONENT
+        at = _rank(k, theta, n) if fitted else k
+        weights[f, at] = np.exp(theta[k]) if alive else 0.0
+        means[f, at] = theta[n + k] * state.scale + state.centre if alive else np.nan
+        sigmas[f, at] = np.exp(theta[2 * n + k]) * state.scale if alive else np.nan
+        n_alive += alive
+    for j in range(model.q):
+        coef[f, j] = theta[3 * n + j] * state.scale if n_alive else np.nan
+    value = state.last_value - log_prior(theta, state.pull, model) - state.n * np.log(state.scale)
+    log_likelihood[f] = value if n_alive else np.nan
+    n_iter[f], n_samples[f] = state.n_iter, int(state.n)
+    if fitted and n_alive == 0:
+        state.status = DEGENERATE
+    elif state.status == CONVERGED and n_alive < n:
+        state.status = DROPPED
+    status[f] = state.status

@@ -16,23 +16,22 @@ import numpy as np
 
 from ...results import FitStatus
 from .cycle import (
-    CONVERGED,
     DEGENERATE,
     RUNNING,
     Settings,
     advance,
     begin_cycles,
     copy_point,
-    log_prior,
     make_fit,
     short_step,
+    write_fit,
 )
 from .histogram import Histogram, count_parts, find_extent, make_histogram, settle
 from .jit import compiled, exactly
 from .philox import START, stream_words
 from .samples import aligned, differ, make_units, squares_of, standardise, total_of, unpack
 from .starts import start_means, start_theta, take_subset
-from .sums import NO_COMPONENT, Model, make_densities, make_model, make_work, n_sums, sum_samples
+from .sums import Model, make_densities, make_model, make_work, n_sums, sum_samples
 
 if TYPE_CHECKING:
     from .device import Call
@@ -44,7 +43,7 @@ FITS_A_THREAD = 4
 """Threads share the passes of large fits of which there are fewer for each."""
 PARTS_A_THREAD = 4
 """Of a shared pass: few, for each is a call; several, for threads are not equally fast."""
-DROPPED, TOO_FEW = np.int64(FitStatus.DROPPED), np.int64(FitStatus.TOO_FEW)
+TOO_FEW = np.int64(FitStatus.TOO_FEW)
 
 
 class Chunks(NamedTuple):
@@ -241,41 +240,6 @@ def converge(settings, model, room):
     while room.fit.state[0].status == RUNNING:
         add_up(FIRST, room.chunks.counts.size, model, room.fit, room.chunks, room.work)
         after_pass(room.chunks, settings, model, room.fit)
-
-
-@exactly
-def _rank(k, theta, n):
-    """Of component k among those alive, in ascending mean; of one dropped, after them."""
-    means, rank, alive = theta[n : 2 * n], 0, theta[k] >= 0.5 * NO_COMPONENT
-    for j in range(n):
-        other = theta[j] >= 0.5 * NO_COMPONENT
-        lower = means[j] < means[k] or (means[j] == means[k] and j < k)
-        rank += (other and lower) if alive else (other or j < k)
-    return rank
-
-
-@exactly
-def write_fit(f, fit, model, weights, means, sigmas, coef, log_likelihood, n_iter, n_samples, status):
-    """Fit f in grey levels: components in ascending mean, dropped ones last; NaN where there is nothing."""
-    state, n, theta = fit.state[0], model.k, fit.last
-    fitted, n_alive = state.status <= DROPPED, 0
-    for k in range(n):
-        alive = fitted and theta[k] >= 0.5 * NO_COMPONENT
-        at = _rank(k, theta, n) if fitted else k
-        weights[f, at] = np.exp(theta[k]) if alive else 0.0
-        means[f, at] = theta[n + k] * state.scale + state.centre if alive else np.nan
-        sigmas[f, at] = np.exp(theta[2 * n + k]) * state.scale if alive else np.nan
-        n_alive += alive
-    for j in range(model.q):
-        coef[f, j] = theta[3 * n + j] * state.scale if n_alive else np.nan
-    value = state.last_value - log_prior(theta, state.pull, model) - state.n * np.log(state.scale)
-    log_likelihood[f] = value if n_alive else np.nan
-    n_iter[f], n_samples[f] = state.n_iter, int(state.n)
-    if fitted and n_alive == 0:
-        state.status = DEGENERATE
-    elif state.status == CONVERGED and n_alive < n:
-        state.status = DROPPED
-    status[f] = state.status
 
 
 @dataclass
