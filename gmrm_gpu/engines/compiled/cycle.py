@@ -1,7 +1,8 @@
 """Where a fit goes after each pass, and what is written at its end; the twin of `kernels/cycle.cuh` and `fit.cu`.
 
-SQUAREM cycles or plain steps (METHOD.md 2, 3). A cycle evaluates the objective at its first iterate (phase 0), its second (phase 1) and the extrapolated point (phase
-2), which is kept unless the objective fell; as `mixture.driver`. So are points that a histogram settled.
+SQUAREM cycles or plain steps (METHOD.md 2, 3). A cycle evaluates the objective at its first iterate (phase 0), its
+second (phase 1) and the extrapolated point (phase 2), which is kept unless the objective fell; as `mixture.driver`. So
+are points that a histogram settled.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from .sums import Model, make_densities, make_model, make_work, n_sums, sum_samp
 if TYPE_CHECKING:
     from .device import Call
 
+T = TypeVar("T")
 Step = Callable[[Any, Any, Any], None]
 """Work on chunks first..last - 1 with a thread's scratch."""
 FIRST = np.int64(0)
@@ -274,7 +275,7 @@ class _Job:
     @contextmanager
     def room(self, f: int) -> Iterator[Room]:
         """Room for fit f, with its random words."""
-        room = self.rooms.pop() if self.rooms else self._new_room()
+        room = _one_of(self.rooms, self._new_room)
         replicate, frame = divmod(f, len(self.frames))
         stream_words(self.seed, self.replicates[replicate], self.frames[frame], START, room.stream)
         yield room
@@ -332,7 +333,7 @@ class _Job:
         if not self.n_bins:
             return None
         n_chunks = len(room.chunks.counts)
-        found = self.histograms.pop() if self.histograms else make_histogram(self.model, n_chunks, self.n_bins)
+        found = _one_of(self.histograms, lambda: make_histogram(self.model, n_chunks, self.n_bins))
         find_extent(room.chunks, found.grid)
         return found
 
@@ -355,11 +356,19 @@ class _Job:
         size = max(1, n // (PARTS_A_THREAD * pool.workers))
 
         def some(i: int) -> None:
-            work = self.works.pop() if self.works else make_work(self.model)
+            work = _one_of(self.works, lambda: make_work(self.model))
             step(i * size, min((i + 1) * size, n), work)
             self.works.append(work)
 
         pool.run(some, -(-n // size))
+
+
+def _one_of(kept: list[T], make: Callable[[], T]) -> T:
+    """One that is not in use, or a new one; another thread may take the last between a look and a pop."""
+    try:
+        return kept.pop()
+    except IndexError:
+        return make()
 
 
 def _runs(room: Room) -> bool:
