@@ -327,6 +327,7 @@ def test_a_program_that_left_the_compared_size_out_shows_the_labels_of_a_smaller
     rows = [*ROWS[:2], row(n=100, dice=0.3), {**ROWS[5], "n": 300}, row(scene="easy")]
     assert table.Results.of(rows).best("other", "hard")["dice"] == 0.3
     assert table.Results.of(rows).best("other", scenes.REVERSED) is None
+    assert "other: labels and likelihood of 100 px; hard, 300 px: more than 60 s" in table.text_table(rows)
 
 
 def test_an_empty_run_is_a_table_of_reasons():

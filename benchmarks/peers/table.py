@@ -120,6 +120,9 @@ def notes(results: Results) -> list[str]:
     lines = [] if results.reference is None else [f"in brackets: times {results.reference}"]
     for name, found in results.measured.items():
         remarks = [next(iter(found.values()))["note"]]
+        best = results.best(name, "hard")
+        if best is not None and best["n"] < results.compared:
+            remarks.append(f"labels and likelihood of {best['n']:,} px")
         left = [(f"{scene}, {n:,} px", row["left_out"]) for (scene, n), row in found.items() if "left_out" in row]
         for reason in dict.fromkeys(reason for _, reason in left):
             remarks.append(f"{' and '.join(where for where, why in left if why == reason)}: {reason}")
