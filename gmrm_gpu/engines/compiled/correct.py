@@ -1,7 +1,7 @@
 """The spatio-temporal vote of METHOD.md 7 (``kernels/correct.cu``), in whole numbers, as `gmrm_gpu.correct` decides it.
 
-A task corrects some successive frames of a replicate. The maps of the frames within reach are kept in a ring of planes,
-and a pixel's neighbours are counted 512 at a time: tiles of words under masks.
+A part is some successive frames of a replicate. The maps of the frames within reach are kept in a ring of planes, and a
+pixel's neighbours are counted 512 at a time: tiles of words under masks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from ...classify import NOT_VISITED
 from .ball import fill_planes, make_ball
+from .blocks import run_blocks
 from .jit import compiled, exactly
 from .lanes import N_LANES, add_set_bits, load, total_of, zeros
 from .words import as_words, column, row
@@ -33,6 +34,16 @@ class Queue(NamedTuple):
     order: np.ndarray
     words: np.ndarray
     ends: np.ndarray
+
+
+class Work(NamedTuple):
+    """Of a thread: planes of the frames within reach, places of tiles in them and of their masks, counts, a queue."""
+
+    ring: np.ndarray
+    where: np.ndarray
+    which: np.ndarray
+    counts: np.ndarray
+    queue: Queue
 
 
 class Vote(NamedTuple):
@@ -66,20 +77,16 @@ def correct(
     asked = Vote(foreground, both != 0, own != 0, gamma)
     window = int(call.constants["WINDOW"])
     ball, plane = make_ball(ball_rows(rows[:n_rows], window), int(height), int(width))
-    n_slots = ball.last - ball.first + 1
-    # The rings of tasks that run at the same time take half as much memory as the maps, or less.
-    each = max(2 * n_slots, _FEWEST_FRAMES)
-    parts = -(-int(n_frames) // each)
-    n_fits, t = labels.size // int(m), int(n_frames)
-    words, out, alone = as_words(samples), labels.reshape(-1, t, int(m)), without.reshape(-1, t)
-    images = maps.reshape(n_fits // t, t, plane.words, plane.height, -1)
+    t, wide = int(n_frames), samples.itemsize == 8
+    # The rings of parts that are corrected at the same time take half as much memory as the maps, or less.
+    each = max(2 * (ball.last - ball.first + 1), _FEWEST_FRAMES)
+    words, out = as_words(samples).reshape(-1, t, int(m) * (1 + wide)), labels.reshape(-1, t, int(m))
+    images, n_replicates = maps.reshape(-1, t, plane.words, plane.height, int(call.constants["N_PHASES"])), len(out)
 
-    def work(task: int) -> None:
-        r, first = task // parts, task % parts * each
-        stop, own_words = min(first + each, t), words[r * t : (r + 1) * t]
-        _correct_frames(own_words, samples.itemsize == 8, out[r], images[r], ball, plane, asked, first, stop, alone[r])
+    def work(start: int, stop: int) -> None:
+        _correct_parts(start, stop, each, words, wide, out, images, ball, plane, asked, without.reshape(-1, t))
 
-    call.pool.run(work, n_fits // t * parts)
+    run_blocks(call.pool, work, n_replicates * -(-t // each), min(each, t) * int(m))
 
 
 def ball_rows(rows: np.ndarray, window: int) -> np.ndarray:
@@ -92,13 +99,25 @@ def ball_rows(rows: np.ndarray, window: int) -> np.ndarray:
 
 
 @compiled
-def _correct_frames(words, wide, labels, maps, ball, plane, vote, first, stop, without):
-    """Correct frames first .. stop - 1 of a replicate's (T, m) labels in place; neighbours are read from the maps."""
-    n_frames, n_phases, n_tiles = maps.shape[0], maps.shape[3], len(ball.dt)
-    n_slots, size = ball.last - ball.first + 1, n_phases * plane.size
-    ring = np.zeros(n_slots * size, np.uint32)
-    where, which, counts = np.empty(n_tiles, np.int64), np.empty(n_tiles, np.int64), np.zeros(n_phases, np.int64)
-    queue = _make_queue(labels.shape[1], plane)
+def _correct_parts(start, stop, each, words, wide, labels, maps, ball, plane, vote, without):
+    """Parts of `each` frames of replicates' (R, T, m) labels, in place; neighbours are read from the maps."""
+    n_frames, n_phases, n_tiles = maps.shape[1], maps.shape[4], len(ball.dt)
+    n_parts, n_slots = (n_frames - 1) // each + 1, ball.last - ball.first + 1
+    ring = np.zeros(n_slots * n_phases * plane.size, np.uint32)
+    where, which = np.empty(n_tiles, np.int64), np.empty(n_tiles, np.int64)
+    work = Work(ring, where, which, np.zeros(n_phases, np.int64), _make_queue(labels.shape[2], plane))
+    for part in range(start, stop):
+        r, first = part // n_parts, part % n_parts * each
+        last = min(first + each, n_frames)
+        _correct_frames(words[r], wide, labels[r], maps[r], ball, plane, vote, first, last, work, without[r])
+
+
+@compiled
+def _correct_frames(words, wide, labels, maps, ball, plane, vote, first, stop, work, without):
+    """Correct frames first .. stop - 1 of a replicate's (T, m) labels."""
+    ring, where, which, counts, queue = work
+    n_frames, size = maps.shape[0], len(counts) * plane.size
+    n_slots = len(ring) // size
     known = max(0, first + ball.first)
     for t in range(first, stop):
         while known < min(t + ball.last + 1, n_frames):
@@ -106,7 +125,7 @@ def _correct_frames(words, wide, labels, maps, ball, plane, vote, first, stop, w
             fill_planes(maps[known], plane, ring[at : at + size])
             known += 1
         n = 0
-        for tile in range(n_tiles):
+        for tile in range(len(ball.dt)):
             if 0 <= t + ball.dt[tile] < n_frames:
                 where[n] = (t + ball.dt[tile]) % n_slots * size + ball.offset[tile]
                 which[n] = tile * N_LANES
