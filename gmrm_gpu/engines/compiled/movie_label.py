@@ -9,7 +9,7 @@ import numpy as np
 from .device import Call
 from .jit import compiled
 from .movie_crew import Crew, each_replicate
-from .movie_maps import Maps, deposit, make_maps, through_time
+from .movie_maps import Maps, clear, deposit, make_maps, through_time
 from .movie_pass import Scratch, find_cells, make_scratch, open_frame, read_block
 from .movie_steps import Common, common_at, frame_theta, frame_weights
 from .samples import Units, make_units
@@ -36,7 +36,7 @@ def remap_frames(first, last, words, shape, units, maps, held, common, drift, we
     for t in range(first, last):
         frame_theta(common, drift[t], theta)
         prior = open_frame(maps, held[t], theta, weights[t], model, scratch)
-        made[t, :] = 0
+        clear(made[t])
         deposits = made[t].reshape((model.k, finest.rows * finest.columns))
         count[:] = 0.0
         for i in range(0, words.shape[1], BLOCK):

@@ -67,28 +67,47 @@ def make_maps(call: Call, height: int, width: int, n_levels: int, *, guarded: bo
     )
 
 
-class Lines(NamedTuple):
-    """Scratch of one thread that makes priors row by row, float32.
+class Strip(NamedTuple):
+    """Scratch of one thread that makes priors a few rows at a time, float32.
+
+    Rows follow each other in one line with `GAP` zeros in between, so that a Gaussian is the same sum of shifted lines
+    everywhere.
 
     Attributes
     ----------
-    padded : (columns + 12,) a row smoothed along columns, zeros at both ends.
-    held, parent, widest : (K, columns) a row smoothed in both ways, and the priors of coarser levels beside it.
-    total, worth : (columns,).
+    padded : the rows and 6 more above and below. down : smoothed along the columns, zeros before and after.
+    held, parent : (K, numbers) smoothed in both ways, and the prior of the coarser level. total, worth : (numbers,).
+    widest : (K, columns) the widest prior in a row.
     """
 
     padded: Any
+    down: Any
     held: Any
     parent: Any
-    widest: Any
     total: Any
     worth: Any
+    widest: Any
 
 
-def make_lines(n_components: int, columns: int) -> Lines:
-    """Scratch for rows of so many cells."""
-    rows = aligned((3, n_components, columns))
-    return Lines(aligned((columns + 2 * REACH,)), *rows, *aligned((2, columns)))
+GAP = 8
+_LEAD = 16  # zeros before the first row: whole cache lines
+_STRIP = 2048  # numbers: a strip's lines stay in the second cache, most of them in the first
+
+
+def make_strip(n_components: int, columns: int) -> Strip:
+    """Scratch for rows of at most so many cells."""
+    n = max(_STRIP, columns + GAP)
+    held, parent = aligned((2, n_components, n))
+    total, worth = aligned((2, n))
+    padded, down = aligned((n + 2 * REACH * (columns + GAP),)), aligned((n + 2 * _LEAD,))
+    return Strip(padded, down, held, parent, total, worth, aligned((n_components, columns)))
+
+
+@compiled
+def clear(numbers):
+    """Fill a line with zeros; an assignment to a slice is not vectorised."""
+    for i in range(numbers.size):
+        numbers[i] = 0
 
 
 @compiled
@@ -122,108 +141,182 @@ def halve(fine, out, first, last):
                 out[k, y, x] = (upper + fine[k, 2 * y + 1, 2 * x]) + fine[k, 2 * y + 1, 2 * x + 1]
 
 
-@compiled
-def _inside(y, rows, value):
-    """A row that exists, and the weight of row y, which is 0 if it does not."""
-    return (y, value) if 0 <= y < rows else (0, _ZERO)
+# Places are unsigned below: an index that may be negative counts from the end, and loops with it are not vectorised.
 
 
 @compiled
-def _smooth_down(maps, k, y, gaussian, out):
-    """Row y of a map smoothed along the columns, peak 1, to out[REACH:]."""
-    rows, n = maps.shape[1], maps.shape[2]
+def _put_row(maps, k, y, out, first, n):
     for x in range(n):
-        out[REACH + x] = gaussian[0] * maps[k, y, x]
-    for d in range(1, REACH + 1, 2):
-        a, ga = _inside(y - d, rows, gaussian[d])
-        b, gb = _inside(y + d, rows, gaussian[d])
-        c, gc = _inside(y - d - 1, rows, gaussian[d + 1])
-        e, ge = _inside(y + d + 1, rows, gaussian[d + 1])
-        for x in range(n):
-            near = ga * maps[k, a, x] + gb * maps[k, b, x]
-            out[REACH + x] += near + (gc * maps[k, c, x] + ge * maps[k, e, x])
+        out[first + x] = maps[k, y, x]
 
 
 @compiled
-def _smooth_along(padded, g, out, k, n):
-    """Smoothed along a row, peak 1; padded : 6 zeros at both ends."""
+def _nearest_rows(g, rows, a, b, c, d, e, out, n):
+    g0, g1, g2 = g[0], g[1], g[2]
+    for i in range(n):
+        near = g0 * rows[i + c] + g1 * (rows[i + b] + rows[i + d])
+        out[i + np.uint64(_LEAD)] = near + g2 * (rows[i + a] + rows[i + e])
+
+
+@compiled
+def _further_rows(near, far, rows, a, b, c, d, out, n):
+    for i in range(n):
+        further = far * (rows[i + a] + rows[i + d])
+        out[i + np.uint64(_LEAD)] += near * (rows[i + b] + rows[i + c]) + further
+
+
+@compiled
+def _row_place(row, stride):
+    return np.uint64(row * stride)
+
+
+@compiled
+def _smooth_down(padded, g, stride, out, n):
+    """Smoothed along the columns, peak 1, to out[_LEAD:]; padded : from 6 rows above on."""
+    above, below = _row_place(REACH - 1, stride), _row_place(REACH + 1, stride)
+    further = _row_place(REACH - 2, stride), _row_place(REACH + 2, stride)
+    _nearest_rows(g, padded, further[0], above, _row_place(REACH, stride), below, further[1], out, n)
+    for d in (3, 5):
+        above, below = _row_place(REACH - d, stride), _row_place(REACH + d, stride)
+        further = _row_place(REACH - d - 1, stride), _row_place(REACH + d + 1, stride)
+        _further_rows(g[d], g[d + 1], padded, further[0], above, below, further[1], out, n)
+
+
+@compiled
+def _smooth_along(row, g, out, k, n):
+    """Smoothed along the rows, peak 1; row : from `_LEAD` numbers before on."""
     g0, g1, g2, g3, g4, g5, g6 = g[0], g[1], g[2], g[3], g[4], g[5], g[6]
     for x in range(n):
-        near = g0 * padded[x + 6] + g1 * (padded[x + 5] + padded[x + 7]) + g2 * (padded[x + 4] + padded[x + 8])
-        far = g3 * (padded[x + 3] + padded[x + 9]) + g4 * (padded[x + 2] + padded[x + 10])
-        out[k, x] = near + (far + g5 * (padded[x + 1] + padded[x + 11]) + g6 * (padded[x] + padded[x + 12]))
+        near = g0 * row[x + 16] + g1 * (row[x + 15] + row[x + 17]) + g2 * (row[x + 14] + row[x + 18])
+        far = g3 * (row[x + 13] + row[x + 19]) + g4 * (row[x + 12] + row[x + 20])
+        out[k, x] = near + (far + g5 * (row[x + 11] + row[x + 21]) + g6 * (row[x + 10] + row[x + 22]))
 
 
 @compiled
-def _correct_row(maps, lines, prior, y):
-    """(held + w parent) / (sum of held + w), w = shrinkage / clip(1 - |parent|^2, purest, 1)."""
-    n, held, parent, total, worth = prior.shape[2], lines.held, lines.parent, lines.total, lines.worth
-    for x in range(n):
-        total[x] = worth[x] = _ZERO
-    for k in range(prior.shape[0]):
-        for x in range(n):
-            total[x] += held[k, x]
-            worth[x] += parent[k, x] * parent[k, x]
-    for x in range(n):
-        worth[x] = maps.shrinkage / min(max(_ONE - worth[x], maps.purest), _ONE)
-        total[x] = _ONE / (total[x] + worth[x])
-    for k in range(prior.shape[0]):
-        for x in range(n):
-            prior[k, y, x] = (held[k, x] + worth[x] * parent[k, x]) * total[x]
-
-
-@compiled
-def _spread(coarse, k, y, shift, out, n):
+def _spread(coarse, k, y, shift, out, first, n):
     """Row y of a coarser level, each cell 2^shift times."""
     for x in range(n):
-        out[k, x] = coarse[k, y, x >> shift]
+        out[k, first + x] = coarse[k, y, x >> shift]
 
 
 @compiled
-def _fill(out, k, value, n):
+def fill(out, k, value, n):
+    """The first n numbers of row k."""
     for x in range(n):
         out[k, x] = value
 
 
 @compiled
-def correct(maps, level, held, coarser, weights, lines, prior, first, last):
+def _combine(purest, shrinkage, held, parent, total, worth, n):
+    """(held + w parent) / (sum of held + w) to held, w = shrinkage / clip(1 - |parent|^2, purest, 1)."""
+    for x in range(n):
+        total[x] = worth[x] = _ZERO
+    for k in range(held.shape[0]):
+        for x in range(n):
+            total[x] += held[k, x]
+            worth[x] += parent[k, x] * parent[k, x]
+    for x in range(n):
+        worth[x] = shrinkage / min(max(_ONE - worth[x], purest), _ONE)
+        total[x] = _ONE / (total[x] + worth[x])
+    for k in range(held.shape[0]):
+        for x in range(n):
+            held[k, x] = (held[k, x] + worth[x] * parent[k, x]) * total[x]
+
+
+@compiled
+def _take_row(held, k, first, out, y, n):
+    for x in range(n):
+        out[k, y, x] = held[k, first + x]
+
+
+@compiled
+def _take_mixed(held, k, first, floor, widest, out, y, n):
+    for x in range(n):
+        out[k, y, x] = (_ONE - floor) * held[k, first + x] + floor * widest[k, x]
+
+
+@compiled
+def _put_zeros(out, first, n):
+    for x in range(n):
+        out[first + x] = _ZERO
+
+
+@compiled
+def _smooth(g, maps, padded, down, out, first, last):
+    """Rows `first` to `last` of maps (K, rows, columns), smoothed in both ways."""
+    n_rows, columns, stride = maps.shape[1], np.uint64(maps.shape[2]), maps.shape[2] + GAP
+    for k in range(maps.shape[0]):
+        for y in range(first - REACH, last + REACH):
+            if 0 <= y < n_rows:
+                _put_row(maps, k, y, padded, _row_place(y - first + REACH, stride), columns)
+            else:
+                _put_zeros(padded, _row_place(y - first + REACH, stride), columns)
+        _smooth_down(padded, g, stride, down, np.uint64((last - first) * stride))
+        _smooth_along(down, g, out, k, (last - first) * stride)
+
+
+@compiled
+def _put_parents(level, coarser, weights, parent, columns, first, last):
+    """Rows `first` to `last` of the prior before, (K, numbers)."""
+    stride = columns + GAP
+    for k in range(weights.size):
+        if level == 0:
+            fill(parent, k, weights[k], (last - first) * stride)
+            continue
+        for y in range(first, last):
+            _spread(coarser, k, y // 2, np.uint64(1), parent, _row_place(y - first, stride), np.uint64(columns))
+
+
+@compiled
+def _take_rows(held, out, first, last):
+    """What stands in a strip (K, numbers) put to rows `first` to `last` of maps (K, rows, columns)."""
+    columns, stride = np.uint64(out.shape[2]), out.shape[2] + GAP
+    for k in range(out.shape[0]):
+        for y in range(first, last):
+            _take_row(held, k, _row_place(y - first, stride), out, y, columns)
+
+
+@compiled
+def _take_mixed_rows(held, floor, shift, widest, line, out, first, last):
+    """Likewise, with a part of the widest level's cells, 2^shift times as large; line : (K, columns) of scratch."""
+    columns, stride = np.uint64(out.shape[2]), out.shape[2] + GAP
+    for k in range(out.shape[0]):
+        for y in range(first, last):
+            if y == first or y & ((1 << shift) - 1) == 0:
+                _spread(widest, k, y >> shift, np.uint64(shift), line, np.uint64(0), columns)
+            _take_mixed(held, k, _row_place(y - first, stride), floor, line, out, y, columns)
+
+
+@compiled
+def correct(maps, level, held, coarser, widest, weights, strip, prior, first, last):
     """Rows `first` to `last` of a level's prior: the coarser one corrected by what this level's Gaussian holds.
+
+    A part of the widest prior is put into the finest.
 
     Parameters
     ----------
-    held, prior : (K, rows, columns). coarser : (K, rows / 2, columns / 2) prior of the level before.
-    weights : (K,) float32 of the whole frame, before the widest level; 0 for a dropped component.
+    held, prior : (K, rows, columns). coarser : (K, rows / 2, columns / 2) prior of the level before. widest : prior of
+    the widest level. weights : (K,) float32 of the whole frame, before the widest level; 0 for a dropped component.
     """
-    n, padded = held.shape[2], lines.padded
-    for x in range(REACH):
-        padded[x] = padded[REACH + n + x] = _ZERO
-    for y in range(first, last):
-        for k in range(held.shape[0]):
-            if level == 0:
-                _fill(lines.parent, k, weights[k], n)
-            elif y == first or y % 2 == 0:
-                _spread(coarser, k, y // 2, 1, lines.parent, n)
-            _smooth_down(held, k, y, maps.gaussian, padded)
-            _smooth_along(padded, maps.gaussian, lines.held, k, n)
-        _correct_row(maps, lines, prior, y)
+    # Out of loops: each look into the tuple counts a reference, which costs as much as a row.
+    padded, down, found, parent, line = strip.padded, strip.down, strip.held, strip.parent, strip.widest
+    columns, finest = held.shape[2], maps.n_levels - 1
+    clear(padded)
+    clear(down)
+    height = max(1, _STRIP // (columns + GAP))
+    for a in range(first, last, height):
+        b = min(a + height, last)
+        _smooth(maps.gaussian, held, padded, down, found, a, b)
+        _put_parents(level, coarser, weights, parent, columns, a, b)
+        _combine(maps.purest, maps.shrinkage, found, parent, strip.total, strip.worth, (b - a) * (columns + GAP))
+        if level == finest and level > 0:
+            _take_mixed_rows(found, maps.floor, finest, widest, line, prior, a, b)
+        else:
+            _take_rows(found, prior, a, b)
 
 
 @compiled
-def add_floor(maps, widest, lines, prior, first, last):
-    """A part of the widest prior put into rows `first` to `last` of the finest, which may be the same."""
-    finest, n = maps.n_levels - 1, prior.shape[2]
-    if finest == 0:
-        return
-    for y in range(first, last):
-        for k in range(prior.shape[0]):
-            if y == first or y & ((1 << finest) - 1) == 0:
-                _spread(widest, k, y >> finest, finest, lines.widest, n)
-            for x in range(n):
-                prior[k, y, x] = (_ONE - maps.floor) * prior[k, y, x] + maps.floor * lines.widest[k, x]
-
-
-@compiled
-def make_priors(maps, held, weights, scratch, lines):
+def make_priors(maps, held, weights, scratch, strip):
     """Weights of the components in every cell of the finest grid.
 
     Parameters
@@ -241,16 +334,12 @@ def make_priors(maps, held, weights, scratch, lines):
     for level in range(finest - 1, -1, -1):
         sums = level_of_maps(scratch, maps, k, level)
         halve(held if level + 1 == finest else level_of_maps(scratch, maps, k, level + 1), sums, 0, sums.shape[1])
+    prior = widest = level_of_maps(priors, maps, k, 0)
     for level in range(maps.n_levels):
         fine = held if level == finest else level_of_maps(scratch, maps, k, level)
-        coarser = level_of_maps(priors, maps, k, max(level - 1, 0))
-        correct(maps, level, fine, coarser, weights, lines, level_of_maps(priors, maps, k, level), 0, fine.shape[1])
-    prior = level_of_maps(priors, maps, k, finest)
-    add_floor(maps, level_of_maps(priors, maps, k, 0), lines, prior, 0, maps.rows)
+        coarser, prior = prior, level_of_maps(priors, maps, k, level)
+        correct(maps, level, fine, coarser, widest, weights, strip, prior, 0, fine.shape[1])
     return prior
-
-
-# Places are unsigned below: an index that may be negative counts from the end, and loops with it are not vectorised.
 
 
 @compiled

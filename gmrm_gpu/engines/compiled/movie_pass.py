@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .jit import compiled, exp2
-from .movie_maps import Lines, deposit, make_lines, make_priors
+from .movie_maps import Strip, clear, deposit, fill, make_priors, make_strip
 from .samples import aligned, standardise, unpack
 from .sums import (
     BLOCK,
@@ -34,7 +34,7 @@ class Scratch(NamedTuple):
     Attributes
     ----------
     work : see `Work`. values, x, y : (BLOCK,) float32 samples. cells : (BLOCK,) int32, their cells.
-    weights : (K,) float32 of the frame. densities : (3 K + q,) float32. lines : see `Lines`.
+    weights : (K,) float32 of the frame. densities : (3 K + q,) float32. strip : see `Strip`.
     maps : (2 K cells,) float32 sums and priors of the levels.
     """
 
@@ -45,7 +45,7 @@ class Scratch(NamedTuple):
     cells: Any
     weights: Any
     densities: Any
-    lines: Lines
+    strip: Strip
     maps: Any
 
 
@@ -53,8 +53,8 @@ def make_scratch(model: Model, columns: int, maps: np.ndarray) -> Scratch:
     """Scratch for maps of so many columns, and `maps` for the maps themselves."""
     cells, weights = aligned((BLOCK,), np.int32), np.zeros(model.k, np.float32)
     densities, (values, x, y) = np.zeros(3 * model.k + model.q, np.float32), aligned((3, BLOCK))
-    lines = make_lines(model.k, columns)
-    return Scratch(make_work(model), values, x, y, cells, weights, densities, lines, maps)
+    strip = make_strip(model.k, columns)
+    return Scratch(make_work(model), values, x, y, cells, weights, densities, strip, maps)
 
 
 @compiled
@@ -83,11 +83,11 @@ def open_frame(maps, held, theta, weights, model, scratch):
         scratch.weights[k] = np.float32(weights[k])
     if held.size:
         shape = (model.k, maps.rows, maps.columns)
-        prior = make_priors(maps, held.reshape(shape), scratch.weights, scratch.maps, scratch.lines)
+        prior = make_priors(maps, held.reshape(shape), scratch.weights, scratch.maps, scratch.strip)
         return prior.reshape((model.k, maps.rows * maps.columns))
     prior = scratch.maps[: model.k * maps.rows * maps.columns].reshape((model.k, maps.rows * maps.columns))
     for k in range(model.k):
-        prior[k, :] = scratch.weights[k]
+        fill(prior, k, scratch.weights[k], prior.shape[1])
     return prior
 
 
@@ -130,8 +130,8 @@ def frame_pass(words, shape, units, maps, prior, model, made, sums, scratch):
     ----------
     words : (n,) samples. prior : (K, cells). made : (K cells,) int32, overwritten. sums : float64, overwritten.
     """
-    sums[:] = 0.0
-    made[:] = 0
+    clear(sums)
+    clear(made)
     deposits = made.reshape(prior.shape)
     for first in range(0, words.size, BLOCK):
         mine = words[first : min(first + BLOCK, words.size)]

@@ -15,7 +15,6 @@ from .movie_crew import Crew, each_replicate
 from .movie_label import add_counts, place
 from .movie_maps import (
     Maps,
-    add_floor,
     correct,
     deposit,
     deposit_together,
@@ -159,9 +158,8 @@ class Past:
             prior = level_of(numbers, maps, k, level)
 
             def work(a: int, b: int, mine: Scratch) -> None:
-                correct(maps, level, fine, coarser, weights, mine.lines, prior, a, b)  # noqa: B023
+                correct(maps, level, fine, coarser, widest, weights, mine.strip, prior, a, b)  # noqa: B023
                 if level == finest:  # noqa: B023
-                    add_floor(maps, widest, mine.lines, prior, a, b)  # noqa: B023
                     expect_rows(a, b, prior, self.foreground, self.pixel_shares, self.rows)  # noqa: B023
 
             share(work, fine.shape[1], alone=fine[0].size < _LARGE)
