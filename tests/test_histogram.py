@@ -132,6 +132,16 @@ def test_coarse_bins_are_not_used():
     assert (new["theta"][0] != narrow[0]).any()
 
 
+def test_bins_drop_no_component():
+    """One that holds less than two samples is left to the step on the samples."""
+    samples, _, _, theta, _ = one_pass()
+    rare = theta.copy()
+    rare[1, 2], rare[1, 5] = np.log(3e-4), 9.0
+    _, new = settled(NUMPY64, samples, rare, moments(samples, rare, Layout(3, 5), backend=NUMPY64))
+    np.testing.assert_array_equal(new["theta"][1], rare[1])
+    assert (new["theta"][0] != rare[0]).any()
+
+
 def test_only_what_is_wanted_moves():
     samples, found, sums, theta, _ = one_pass()
     both, one = (settled(NUMPY64, samples, found, sums, wanted=w)[1] for w in ((True, True), (False, True)))

@@ -117,7 +117,10 @@ class Histogram:
         return {name: self.backend.zeros((rows, BINS), self.backend.xp.float64) for name in _NAMES}
 
     def _converged(self, bins: Bins, theta: Array, floor: Array) -> Array:
-        """Parameters (R, 3K) that the bins settle at, from theta."""
+        """Parameters (R, 3K) that the bins settle at, from theta; theta itself where they would drop a component.
+
+        Only a step on the samples may do that.
+        """
         xp = self.backend.xp
         config = replace(
             self.config,
@@ -128,7 +131,9 @@ class Histogram:
             tol=0.01 * self.config.tol,
         )
         found = self.backend.asarray(Driver(BinModel(config, self._exact), bins, floor, None).run(theta).theta)
-        return xp.where(xp.all(xp.isfinite(found), axis=1)[:, None], found, theta)
+        before, after = (a[:, : self.config.n_components] > 0.5 * NO_COMPONENT for a in (theta, found))
+        sound = xp.all(xp.isfinite(found), axis=1) & xp.all(after | ~before, axis=1)
+        return xp.where(sound[:, None], found, theta)
 
     def _missing(self, bins: Bins, exact: Moments, theta: Array) -> Array:
         """(R, 3, K) what sums over the bins lack at the parameters theta (R, 3K), about zero instead of the means."""

@@ -320,6 +320,8 @@ def converge_bins(target, floor, gain, model, histogram):
     sound = True
     for i in range(target.size):
         sound = sound and np.isfinite(fit.last[i])
+    for k in range(model.k):  # only a step on the samples may drop a component
+        sound = sound and (fit.last[k] > 0.5 * NO_COMPONENT or target[k] <= 0.5 * NO_COMPONENT)
     if sound:
         copy_point(fit.last, target)
 

@@ -241,7 +241,10 @@ __device__ __forceinline__ void settle(const Word* words, i64 m, double tol, His
         __syncthreads();
     }
     if (warp_id() == 0) {
-        bool sound = lane_id() >= N_PARAMETERS || isfinite(cycle->last[lane_id()]);
+        int i = lane_id();
+        bool sound = i >= N_PARAMETERS || isfinite(cycle->last[i]);
+        // Only a step on the samples may drop a component.
+        if (i < K && cycle->last[i] <= 0.5 * NO_COMPONENT && state->theta[i] > 0.5 * NO_COMPONENT) sound = false;
         if (__all_sync(FULL_MASK, sound)) copy_theta(cycle->last, state->theta);
         make_densities(state->theta, &state->at);
         if (lane_id() == 0) state->settled = 1;
