@@ -214,9 +214,20 @@ def test_a_fit_may_not_take_longer_than_the_limit():
         time.sleep(5)
     time.sleep(0.06)  # and no alarm comes later
     slow = made_up(fit=lambda data, tol: time.sleep(5))
-    row = next(measure(slow, Sizes(n=(300,), side=32, limit_s=0.1, compared=300)))
+    row = next(measure(slow, Sizes(n=(300,), side=32, limit_s=0.1, compared=300, warm_up_s=0.1)))
     assert row["left_out"] == "more than 0.1 s"
     assert time.perf_counter() - started < 4
+
+
+def test_a_limit_that_a_finaliser_swallows_comes_again():
+    class Slow:
+        def __del__(self):
+            time.sleep(0.3)
+
+    with pytest.raises(OutOfTime), pytest.warns(pytest.PytestUnraisableExceptionWarning), limited(0.1):
+        thing = Slow()
+        del thing
+        time.sleep(5)
 
 
 def test_a_program_that_fails_says_why_and_others_go_on():

@@ -30,7 +30,7 @@ SCRIPTS = (
     *("ours", "scikit_learn", "pytorch_gmm", "gmm_gpu", "mclust", "mixtools", "flexmix"),
     *("ols", "otsu", "ants", "ceiling"),
 )
-LIMIT_S, QUICK_LIMIT_S = 400.0, 60.0
+LIMIT_S, QUICK_LIMIT_S = 400.0, 240.0
 
 
 def run_one(command: Sequence[str], name: str, rows: Path, limit_s: float) -> list[Row]:

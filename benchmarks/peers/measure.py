@@ -33,17 +33,18 @@ SIGMA_FLOOR = 12**-0.5
 
 @dataclass(frozen=True)
 class Sizes:
-    """Pixels of the fits, side of the frames, seconds a fit may take, pixels of the fits whose labels are compared."""
+    """Pixels of the fits, side of the frames, seconds a fit may take, pixels where labels are compared, how often."""
 
     n: tuple[int, ...] = (2_621, 13_107, 26_214, 262_144)
     side: int = 512
     limit_s: float = 90.0
     compared: int = 26_214
     repeats: int = 5
+    warm_up_s: float = 200.0
 
 
 FULL = Sizes()
-QUICK = Sizes(n=(410, 4_096), side=64, limit_s=4.0, compared=410, repeats=1)
+QUICK = Sizes(n=(410, 4_096), side=64, limit_s=4.0, compared=410, repeats=1, warm_up_s=150.0)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def limited(seconds: float) -> Iterator[None]:
         raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again and again, for what is raised in a finaliser is lost
     try:
         yield
     finally:
@@ -144,7 +145,7 @@ def measure(peer: Peer, sizes: Sizes, say: Callable[[str], None] = lambda text: 
 def warm_up(peer: Peer, sizes: Sizes) -> None:
     """One fit of a toy frame, so that nothing is loaded or compiled while a fit is timed; a failure shows later."""
     side = min(sizes.side, QUICK.side)
-    with suppress(Exception), limited(sizes.limit_s):
+    with suppress(Exception), limited(sizes.warm_up_s):
         peer.fit(make_scene("easy", side).visited(side**2 if peer.whole else side**2 // 4), FIXED_TOLERANCE)
 
 
