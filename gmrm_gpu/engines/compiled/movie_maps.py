@@ -70,8 +70,8 @@ def make_maps(call: Call, height: int, width: int, n_levels: int, *, guarded: bo
 class Strip(NamedTuple):
     """Scratch of one thread that makes priors a few rows at a time, float32.
 
-    Rows follow each other in one line with `GAP` zeros in between, so that a Gaussian is the same sum of shifted lines
-    everywhere.
+    Rows follow each other in one line with 6 zeros or more in between, so that a Gaussian is the same sum of shifted
+    lines everywhere.
 
     Attributes
     ----------
@@ -89,17 +89,23 @@ class Strip(NamedTuple):
     widest: Any
 
 
-GAP = 8
-_LEAD = 16  # zeros before the first row: whole cache lines
+_LEAD = 16  # zeros before the first row; a multiple of it is from row to row: whole cache lines
 _STRIP = 2048  # numbers: a strip's lines stay in the second cache, most of them in the first
+
+
+@compiled
+def stride_of(columns):
+    """From row to row of a strip."""
+    return (columns + REACH + _LEAD - 1) // _LEAD * _LEAD
 
 
 def make_strip(n_components: int, columns: int) -> Strip:
     """Scratch for rows of at most so many cells."""
-    n = max(_STRIP, columns + GAP)
+    stride = stride_of(columns)
+    n = max(_STRIP, stride)
     held, parent = aligned((2, n_components, n))
     total, worth = aligned((2, n))
-    padded, down = aligned((n + 2 * REACH * (columns + GAP),)), aligned((n + 2 * _LEAD,))
+    padded, down = aligned((n + 2 * REACH * stride,)), aligned((n + 2 * _LEAD,))
     return Strip(padded, down, held, parent, total, worth, aligned((n_components, columns)))
 
 
@@ -244,7 +250,7 @@ def _put_zeros(out, first, n):
 @compiled
 def _smooth(g, maps, padded, down, out, first, last):
     """Rows `first` to `last` of maps (K, rows, columns), smoothed in both ways."""
-    n_rows, columns, stride = maps.shape[1], np.uint64(maps.shape[2]), maps.shape[2] + GAP
+    n_rows, columns, stride = maps.shape[1], np.uint64(maps.shape[2]), stride_of(maps.shape[2])
     for k in range(maps.shape[0]):
         for y in range(first - REACH, last + REACH):
             if 0 <= y < n_rows:
@@ -258,7 +264,7 @@ def _smooth(g, maps, padded, down, out, first, last):
 @compiled
 def _put_parents(level, coarser, weights, parent, columns, first, last):
     """Rows `first` to `last` of the prior before, (K, numbers)."""
-    stride = columns + GAP
+    stride = stride_of(columns)
     for k in range(weights.size):
         if level == 0:
             fill(parent, k, weights[k], (last - first) * stride)
@@ -270,7 +276,7 @@ def _put_parents(level, coarser, weights, parent, columns, first, last):
 @compiled
 def _take_rows(held, out, first, last):
     """What stands in a strip (K, numbers) put to rows `first` to `last` of maps (K, rows, columns)."""
-    columns, stride = np.uint64(out.shape[2]), out.shape[2] + GAP
+    columns, stride = np.uint64(out.shape[2]), stride_of(out.shape[2])
     for k in range(out.shape[0]):
         for y in range(first, last):
             _take_row(held, k, _row_place(y - first, stride), out, y, columns)
@@ -279,7 +285,7 @@ def _take_rows(held, out, first, last):
 @compiled
 def _take_mixed_rows(held, floor, shift, widest, line, out, first, last):
     """Likewise, with a part of the widest level's cells, 2^shift times as large; line : (K, columns) of scratch."""
-    columns, stride = np.uint64(out.shape[2]), out.shape[2] + GAP
+    columns, stride = np.uint64(out.shape[2]), stride_of(out.shape[2])
     for k in range(out.shape[0]):
         for y in range(first, last):
             if y == first or y & ((1 << shift) - 1) == 0:
@@ -300,15 +306,15 @@ def correct(maps, level, held, coarser, widest, weights, strip, prior, first, la
     """
     # Out of loops: each look into the tuple counts a reference, which costs as much as a row.
     padded, down, found, parent, line = strip.padded, strip.down, strip.held, strip.parent, strip.widest
-    columns, finest = held.shape[2], maps.n_levels - 1
+    columns, stride, finest = held.shape[2], stride_of(held.shape[2]), maps.n_levels - 1
     clear(padded)
     clear(down)
-    height = max(1, _STRIP // (columns + GAP))
+    height = max(1, _STRIP // stride)
     for a in range(first, last, height):
         b = min(a + height, last)
         _smooth(maps.gaussian, held, padded, down, found, a, b)
         _put_parents(level, coarser, weights, parent, columns, a, b)
-        _combine(maps.purest, maps.shrinkage, found, parent, strip.total, strip.worth, (b - a) * (columns + GAP))
+        _combine(maps.purest, maps.shrinkage, found, parent, strip.total, strip.worth, (b - a) * stride)
         if level == finest and level > 0:
             _take_mixed_rows(found, maps.floor, finest, widest, line, prior, a, b)
         else:

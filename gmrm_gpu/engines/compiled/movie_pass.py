@@ -33,7 +33,7 @@ class Scratch(NamedTuple):
 
     Attributes
     ----------
-    work : see `Work`. values, x, y : (BLOCK,) float32 samples. cells : (BLOCK,) int32, their cells.
+    work : see `Work`. values, x, y : (BLOCK,) float32 samples. cells : (BLOCK,) uint32, their cells.
     weights : (K,) float32 of the frame. densities : (3 K + q,) float32. strip : see `Strip`.
     maps : (2 K cells,) float32 sums and priors of the levels.
     """
@@ -51,7 +51,7 @@ class Scratch(NamedTuple):
 
 def make_scratch(model: Model, columns: int, maps: np.ndarray) -> Scratch:
     """Scratch for maps of so many columns, and `maps` for the maps themselves."""
-    cells, weights = aligned((BLOCK,), np.int32), np.zeros(model.k, np.float32)
+    cells, weights = aligned((BLOCK,), np.uint32), np.zeros(model.k, np.float32)
     densities, (values, x, y) = np.zeros(3 * model.k + model.q, np.float32), aligned((3, BLOCK))
     strip = make_strip(model.k, columns)
     return Scratch(make_work(model), values, x, y, cells, weights, densities, strip, maps)
@@ -59,7 +59,7 @@ def make_scratch(model: Model, columns: int, maps: np.ndarray) -> Scratch:
 
 @compiled
 def find_cells(words, maps, cells):
-    """Cells of the samples among `words`, in their order, as `unpack` finds the samples."""
+    """Cells of the samples among `words`, in their order, as `unpack` finds the samples; unsigned as all places."""
     wide = words.itemsize == 8
     bits, side = (16, 0xFFFF) if wide else (12, 0xFFF)
     no_sample = ~words.dtype.type(0)
@@ -67,7 +67,7 @@ def find_cells(words, maps, cells):
     for i in range(words.size):
         word = words[i]
         x, y = np.int32(word & side), np.int32((word >> bits) & side)
-        cells[n] = (y >> maps.shift) * maps.columns + (x >> maps.shift)
+        cells[n] = np.uint32((y >> maps.shift) * maps.columns + (x >> maps.shift))
         n += word != no_sample
 
 
