@@ -66,9 +66,7 @@ def label(
     n_foreground += found.reshape(*n_foreground.shape, -1).sum(axis=-1, dtype=np.int32)
     if maps is not None:
         images = maps.reshape(n_fits, -1)
-        run_blocks(
-            call.pool, lambda a, b: paint(a, b, words, wide, out, images, int(height), int(n_phases)), n_fits, m
-        )
+        run_blocks(call.pool, lambda a, b: paint(a, b, words, wide, out, images, int(height), int(n_phases)), n_fits, m)
 
 
 class Choice(NamedTuple):
