@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import gmrm_gpu as gg
-from gmrm_gpu.config import AnalysisConfig, MixtureConfig
+from gmrm_gpu.config import AnalysisConfig, ComputeConfig, MixtureConfig
 from gmrm_gpu.runner import Runner
 from gmrm_gpu.synthetic import Simulation
 
@@ -32,6 +33,27 @@ def test_one_movie(benchmark, toy, side, n_frames, rate):
     )
     error = (result.share - simulation.truth_share) / simulation.truth_share.max()
     benchmark.extra_info["rmse_percent_of_peak"] = float(100 * np.sqrt((error**2).mean()))
+
+
+@pytest.mark.parametrize(("side", "n_frames", "rate"), [(256, 60, 0.01), (512, 300, 0.01), (512, 300, 0.1)])
+def test_compiled_against_arrays(benchmark, toy, side, n_frames, rate):
+    """One replicate in compiled functions, from frames in memory to curves, against NumPy; the aim is 5x."""
+    pytest.importorskip("numba", reason="Numba is not installed")
+    simulation, rate = (movie_of(48, 6), 0.1) if toy else (movie_of(side, n_frames), rate)
+    first, rounds = np.array([0]), 1 if toy else 5
+    arrays, compiled = (
+        Runner(simulation.movie, replace(CONFIG, compute=ComputeConfig(engine=name)))
+        for name in ("generic", "compiled")
+    )
+    seconds = []
+    for _ in range(1 if toy or side > 256 else rounds):
+        start = time.perf_counter()
+        arrays.run(rate, first)
+        seconds.append(time.perf_counter() - start)
+    benchmark.pedantic(compiled.run, (rate, first), rounds=rounds, warmup_rounds=1)
+    benchmark.extra_info["arrays_s"] = min(seconds)
+    if benchmark.stats:
+        benchmark.extra_info["times_faster"] = min(seconds) / benchmark.stats["min"]
 
 
 def test_replicates_in_a_batch(benchmark, toy):
