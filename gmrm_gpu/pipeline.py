@@ -72,8 +72,8 @@ def analyze(
     started = time.perf_counter()
     config = config or AnalysisConfig()
     config = config if rate is None else config.with_rate(rate)
-    runner = Runner(open_movie(movie), config)
     rate = config.sampling.rate
+    runner = Runner(open_movie(movie), config, largest_rate=rate)
     n_labels = len(runner.movie) * runner.movie.shape[0] * runner.movie.shape[1]
     check_memory(
         runner.fixed_bytes + runner.bytes_per_replicate(rate) + n_labels, memory_budget(config, runner.backend)

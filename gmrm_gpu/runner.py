@@ -16,7 +16,7 @@ from . import __version__
 from .backend import Backend, free_memory, get_backend
 from .config import AnalysisConfig
 from .correct import Corrector
-from .engines import Engine, FusedEngine, GenericEngine, MovieFrames, select_engine
+from .engines import Engine, FusedEngine, GenericEngine, MovieFrames, instead_of_kernels, select_engine
 from .engines.device import describe_gpu
 from .errors import DeviceMemoryError, InputError, MemoryBudgetError
 from .frames import Movie
@@ -39,10 +39,22 @@ LEAST_A_FRAME = 10
 
 
 class Runner:
-    """Everything a run over one movie needs, made once: backend, engine, calibration, checks."""
+    """Everything a run over one movie needs, made once: backend, engine, calibration, checks.
+
+    Parameters
+    ----------
+    backend, engine : by default what `config` asks for. largest_rate : the highest sampling rate that will be run, for
+        the choice of the engine.
+    """
 
     def __init__(
-        self, movie: Movie, config: AnalysisConfig, backend: Backend | None = None, engine: Engine | None = None
+        self,
+        movie: Movie,
+        config: AnalysisConfig,
+        backend: Backend | None = None,
+        engine: Engine | None = None,
+        *,
+        largest_rate: float = 1.0,
     ) -> None:
         self.movie, self.config = movie, config.resolved
         config = self.config
@@ -59,6 +71,17 @@ class Runner:
         self.survey = survey_movie(movie)
         check_movie(movie, self.survey, config.mixture)
         self.decision: str | None = None
+        if engine is None and config.compute.engine == "auto" and isinstance(self.engine, FusedEngine):
+            self.engine = self._kernels_or_arrays(self.engine, largest_rate)
+
+    def _kernels_or_arrays(self, kernels: FusedEngine, rate: float) -> Engine:
+        """`kernels`; or arrays, where all frames at once are more than there is room for and arrays take less."""
+        needed, room = self.fixed_bytes + self.bytes_per_replicate(rate), self.budget * 3 // 4
+        if needed <= room:
+            return kernels
+        why = f"all frames at once need {needed / 1e6:.3g} MB, of {room / 1e6:.3g} MB there are"
+        self.engine = instead_of_kernels(kernels.generic, why, warn=True)
+        return self.engine if self.bytes_per_replicate(rate) <= room else kernels
 
     @property
     def frame_time_s(self) -> float | None:
@@ -216,10 +239,8 @@ class Runner:
         """What a reader of the results should know beforehand."""
         config, found = self.config, [] if self.survey.outliers is None else [self.survey.outliers]
         if isinstance(self.engine, GenericEngine) and self.engine.no_kernels:
-            found.append(
-                f"The GPU works without the fused kernels because {self.engine.no_kernels}. Results are as good, but "
-                "take longer."
-            )
+            where = "GPU works without the fused kernels" if self.backend.name == "cupy" else "CPU works by arrays"
+            found.append(f"The {where} because {self.engine.no_kernels}. Results are as good, but take longer.")
         for rate in rates:
             samples, parameters = self._samples_of_a_fit(self.sampler(rate))[0], config.mixture.n_parameters
             if samples < FEW_SAMPLES * parameters:

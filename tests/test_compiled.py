@@ -149,6 +149,41 @@ def test_a_replicate_that_does_not_fit_says_what_it_needs(monkeypatch):
         runner.run(0.25, np.arange(2))
 
 
+def test_a_movie_too_large_at_once_is_analysed_frame_by_frame():
+    movie, paper = open_movie(growing()), settings()
+    kernels = Runner(movie, paper)
+    assert kernels.engine.name == "compiled"
+    needed = kernels.fixed_bytes + kernels.bytes_per_replicate(1.0)
+
+    def engine(budget, **options):
+        runner = Runner(movie, settings(compute=by("auto", memory_bytes=budget)), **options)
+        return runner.engine.name, runner.warnings((0.25,))
+
+    assert engine(needed * 4 // 3 + 2) == ("compiled", [])
+    arrays = settings(compute=by("generic", memory_bytes=10**9))
+    enough = Runner(movie, arrays).bytes_per_replicate(1.0) * 4 // 3 + 2
+    assert needed < enough  # so few frames take less at once than an array operation needs
+    assert engine(needed)[0] == "compiled"  # neither fits
+    many = open_movie(np.tile(growing(), (40, 1, 1)))
+    runner = Runner(many, settings(compute=by("auto", memory_bytes=enough)))
+    assert runner.engine.name == "generic"
+    assert runner.warnings((0.25,))[0].startswith("The CPU works by arrays because all frames at once need ")
+    small = Runner(many, settings(compute=by("auto", memory_bytes=enough)), largest_rate=0.05)
+    assert small.engine.name == "compiled"
+
+
+def test_a_study_is_the_same_in_many_blocks():
+    runner = Runner(open_movie(growing()), settings(compute=by("compiled")))
+    studies = []
+    for memory in (None, (runner.fixed_bytes + runner.bytes_per_replicate(1.0)) * 4 // 3 + 2):
+        config = settings(compute=by("compiled", memory_bytes=memory))
+        studies.append(run_study(growing(), StudyConfig(config, (0.1, 0.05), (20, 60), ("paper",))))
+    few, many = (study.provenance["n_blocks"] for study in studies)
+    assert few == 2 < many
+    for rate in (0.1, 0.05):
+        np.testing.assert_array_equal(studies[0].shares[rate], studies[1].shares[rate])
+
+
 def test_blocks_of_a_study_are_large_but_not_all_of_memory(monkeypatch):
     from gmrm_gpu.study.plan import plan_blocks
 

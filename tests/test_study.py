@@ -68,7 +68,7 @@ def test_answer_does_not_depend_on_the_cut(scheme):
         analysis = AnalysisConfig(
             MixtureConfig(n_components=2, trend="linear"),
             sampling=SamplingConfig(scheme=scheme),
-            compute=ComputeConfig(memory_bytes=memory, n_workers=workers),
+            compute=ComputeConfig(memory_bytes=memory, n_workers=workers, engine="generic"),
         )
         study = run_study(sim.movie, StudyConfig(analysis, rates=(0.1, 0.05), n_replicates=(9, 27)))
         seen.append(np.concatenate([study.shares[r].ravel() for r in study.rates]))
@@ -96,7 +96,7 @@ def test_highest_rate_comes_first_whatever_the_order(sim):
 
 
 def test_workers_leave_room_for_a_replicate_each(sim):
-    config = small(n_workers=4)
+    config = small(n_workers=4, engine="generic")
     runner = Runner(sim.movie, config.analysis)
     each = runner.bytes_per_replicate(max(config.rates))
     assert [workers_within(runner, config, b) for b in (10 * each, 3 * each, each, each // 2)] == [4, 3, 1, 1]

@@ -42,13 +42,13 @@ def select_engine(backend: Backend, config: AnalysisConfig, shape: tuple[int, in
     if asked != "auto" and obstacle is not None:
         raise ConfigError(f"the {asked} engine cannot be used because of {obstacle}; use --engine auto")
     if obstacle is not None:
-        return _instead_of_kernels(generic, f"of {obstacle}")
+        return instead_of_kernels(generic, f"of {obstacle}", warn=kernels == "fused")
     try:
         return (_fused if kernels == "fused" else _compiled)(generic, on, config)
     except DeviceError as error:
         if asked != "auto":
             raise
-        return _instead_of_kernels(generic, str(error))
+        return instead_of_kernels(generic, str(error), warn=kernels == "fused")
 
 
 def _fused(generic: GenericEngine, on: str, config: AnalysisConfig) -> FusedEngine:
@@ -67,10 +67,19 @@ def _compiled(generic: GenericEngine, on: str, config: AnalysisConfig) -> FusedE
     return CompiledEngine(generic, CompiledDevice(config.compute.n_workers), f"{_NAMES['compiled']} on {on}")
 
 
-def _instead_of_kernels(generic: GenericEngine, why: str) -> GenericEngine:
-    kernels = _KERNELS[generic.backend.name]
-    reason = f"{generic.reason}; not the {_NAMES[kernels]} because {why}"
-    return GenericEngine(generic.backend, reason, no_kernels=why if kernels == "fused" else "")
+def instead_of_kernels(generic: GenericEngine, why: str, *, warn: bool) -> GenericEngine:
+    """`generic`, and why kernels were not taken, in words that follow "because"; warn : nobody would expect it."""
+    reason = f"{generic.reason}; not the {_NAMES[_KERNELS[generic.backend.name]]} because {why}"
+    return GenericEngine(generic.backend, reason, no_kernels=why if warn else "")
 
 
-__all__ = ["Counted", "Engine", "FusedEngine", "GenericEngine", "Kept", "MovieFrames", "select_engine"]
+__all__ = [
+    "Counted",
+    "Engine",
+    "FusedEngine",
+    "GenericEngine",
+    "Kept",
+    "MovieFrames",
+    "instead_of_kernels",
+    "select_engine",
+]

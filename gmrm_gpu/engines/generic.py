@@ -46,7 +46,7 @@ class GenericEngine:
     Attributes
     ----------
     backend : where. reason : why this engine. name : ``"generic"``.
-    no_kernels : on a GPU, why its kernels were not taken although they were welcome, in words that follow "because".
+    no_kernels : why kernels were not taken although they would be expected, in words that follow "because".
     """
 
     backend: Backend
