@@ -52,7 +52,7 @@ def test_threads_change_no_bit(rows):
 
 
 def test_threads_share_large_maps_of_the_past():
-    # 256 x 128 pixels, all visited: levels of 16,384 cells and more, which threads share.
+    # 256 x 128 pixels, all visited: 32,768 cells and samples, which threads share.
     shape = (256, 128)
     values, places = scene(USUAL, rows=1, n_frames=2, m=shape[0] * shape[1], shape=shape)
     words = pack(values, places, shape=shape)
@@ -73,7 +73,7 @@ def test_maps_are_those_of_the_arrays(n_frames, n_levels):
 
     from backends import NUMPY64
 
-    from gmrm_gpu.engines.compiled import movie_maps
+    from gmrm_gpu.engines.compiled import movie_deposits, movie_maps
     from gmrm_gpu.engines.fused.movie_plan import movie_constants
 
     call = SimpleNamespace(constants=dict(movie_constants(LINEAR, wide=False)))
@@ -85,7 +85,7 @@ def test_maps_are_those_of_the_arrays(n_frames, n_levels):
     flat = made.reshape(n_frames, -1)
     for first in range(0, flat.shape[1], 300):
         last = min(first + 300, flat.shape[1])
-        movie_maps.through_time(flat, held.reshape(flat.shape), np.float32(0.4), first, last)
+        movie_deposits.through_time(flat, held.reshape(flat.shape), np.float32(0.4), first, last)
     expected = through_time(made[None] / 65536.0, backend=NUMPY64)[0]
     np.testing.assert_allclose(held, expected, rtol=1e-6, atol=1e-6)
     weights, scratch = np.array([0.3, 0.7, 0.0], np.float32), np.full(2 * held[0].size, np.nan, np.float32)

@@ -50,16 +50,23 @@ class Crew:
 
 
 def each_replicate(
-    pool: Pool, n_replicates: int, n_teams: int, scratch: list[Scratch], work: Callable[[int, int, Crew], object]
+    pool: Pool,
+    n_replicates: int,
+    n_teams: int,
+    scratch: list[Scratch],
+    work: Callable[[int, int, Crew], object],
+    *,
+    tell: bool = False,
 ) -> None:
     """Call ``work(replicate, team, crew)`` for every replicate, with memory of `n_teams` teams.
 
-    scratch : at least one a team.
+    scratch : at least one a team. tell : the fraction done.
     """
     if n_teams == 1 or n_replicates < 2 * n_teams:
         for replicate in range(n_replicates):
             work(replicate, 0, Crew(scratch, pool))
-            pool.tell((replicate + 1) / n_replicates)
+            if tell:
+                pool.tell((replicate + 1) / n_replicates)
         return
     idle: SimpleQueue[int] = SimpleQueue()
     for team in range(n_teams):
@@ -72,4 +79,4 @@ def each_replicate(
         finally:
             idle.put(team)
 
-    pool.run(one, n_replicates, tell=True)
+    pool.run(one, n_replicates, tell=tell)

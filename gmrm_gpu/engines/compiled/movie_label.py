@@ -9,7 +9,8 @@ import numpy as np
 from .device import Call
 from .jit import compiled
 from .movie_crew import Crew, each_replicate
-from .movie_maps import Maps, clear, deposit, make_maps, through_time
+from .movie_deposits import deposit, through_time
+from .movie_maps import Maps, clear, make_maps
 from .movie_pass import Scratch, find_cells, make_scratch, open_frame, read_block
 from .movie_steps import Common, common_at, frame_theta, frame_weights
 from .samples import Units, make_units

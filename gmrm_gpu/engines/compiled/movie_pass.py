@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .jit import compiled, exp2
-from .movie_maps import Strip, clear, deposit, fill, make_priors, make_strip
+from .movie_deposits import deposit
+from .movie_maps import Strip, clear, fill, make_priors, make_strip
 from .samples import aligned, standardise, unpack
 from .sums import (
     BLOCK,

@@ -12,12 +12,11 @@ import numpy as np
 from .device import Call
 from .jit import compiled
 from .movie_crew import Crew, each_replicate
+from .movie_deposits import A_STEP, deposit, deposit_together
 from .movie_label import add_counts, place
 from .movie_maps import (
     Maps,
     correct,
-    deposit,
-    deposit_together,
     halve,
     level_of_maps,
     make_maps,
@@ -28,9 +27,9 @@ from .movie_steps import Common, common_at, frame_theta, frame_weights
 from .samples import Units, make_units
 from .sums import BLOCK, Model, make_densities, make_model
 
-_ZERO, _A_STEP = np.float32(0.0), np.float32(2.0**-16)
+_ZERO = np.float32(0.0)
 _PART = 2 * BLOCK  # samples whose responsibilities are summed at a time
-_LARGE = 1 << 14  # cells of a level that threads share
+_LARGE, _MANY = 1 << 15, 1 << 13  # cells of a level, and samples, that are worth waking other threads for
 
 
 @compiled
@@ -39,7 +38,7 @@ def go_on(first, last, held, made, decay, coarser):
     for k in range(held.shape[0]):
         for y in range(2 * first, 2 * last):
             for x in range(held.shape[2]):
-                held[k, y, x] = decay * (held[k, y, x] + np.float32(made[k, y, x]) * _A_STEP)
+                held[k, y, x] = decay * (held[k, y, x] + np.float32(made[k, y, x]) * A_STEP)
                 made[k, y, x] = 0
     halve(held, coarser, first, last)
 
@@ -150,7 +149,8 @@ class Past:
         level_of = level_of_maps.py_func
         sums = level_of(self.numbers, maps, k, finest - 1)
         numbers = priors_of(self.numbers, maps, k)
-        share(lambda a, b, _: go_on(a, b, self.held, self.made, self.decay, sums), sums.shape[1])
+        small = self.held[0].size < _LARGE
+        share(lambda a, b, _: go_on(a, b, self.held, self.made, self.decay, sums), sums.shape[1], alone=small)
         halve_further(maps, k, self.numbers)
         prior = coarser = widest = level_of(numbers, maps, k, 0)
         for level in range(finest + 1):
@@ -168,13 +168,13 @@ class Past:
 
     def read(self, words: np.ndarray, prior: np.ndarray, theta: np.ndarray, expected: np.ndarray) -> None:
         """Expectations at the samples, their deposits and counts."""
-        made, together = self.made.reshape(prior.shape), not self.crew.is_one
+        made, alone = self.made.reshape(prior.shape), self.crew.is_one or words.size < _MANY
 
         def work(first: int, last: int, mine: Scratch) -> None:
             of_frame = (words, self.shape, self.units, self.maps, prior, theta, self.model, self.foreground)
-            read_parts(first, last, *of_frame, expected, made, self.counts, together, mine)
+            read_parts(first, last, *of_frame, expected, made, self.counts, not alone, mine)
 
-        self.crew.share(work, len(self.counts))
+        self.crew.share(work, len(self.counts), alone=alone)
 
 
 def movie_past(

@@ -10,7 +10,8 @@ import numpy as np
 from .device import Call
 from .jit import compiled
 from .movie_crew import Crew, each_replicate
-from .movie_maps import Maps, make_maps, through_time
+from .movie_deposits import through_time
+from .movie_maps import Maps, make_maps
 from .movie_pass import make_scratch, pass_frames
 from .movie_pool import take_even
 from .movie_steps import Common, Movie, common_at, leap, refit, write_theta
@@ -173,7 +174,7 @@ def movie_settle(
             moved[r], n_iter[r] = 0.0, 1
         log_likelihood[r] = movie.sums[:, -1]
 
-    each_replicate(call.pool, int(n_replicates), len(by_team), scratches, work)
+    each_replicate(call.pool, int(n_replicates), len(by_team), scratches, work, tell=True)
 
 
 def movie_at(numbers: np.ndarray, weights: np.ndarray, drift: np.ndarray, model: Model) -> Movie:
