@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from common import TREND, K, paper_like_frame, subsample
+from common import TREND, K, all_cores, paper_like_frame, subsample
 
 from gmrm_gpu.backend import make_backend
 from gmrm_gpu.config import AnalysisConfig, ComputeConfig, CorrectionConfig, MixtureConfig
@@ -185,4 +185,6 @@ def test_all_rates_of_one_frame(benchmark, toy, two_cores, engine, starts):
 
     study([(rate, 1) for rate, _ in plan])
     benchmark.pedantic(study, (plan,), rounds=1 if toy or engine == "generic" else 5)
+    if engine == "compiled":
+        benchmark.extra_info["device"] = all_cores()
     benchmark.extra_info["fits"] = sum(total for _, total in plan)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from common import all_cores
 
 import gmrm_gpu as gg
 from gmrm_gpu.config import AnalysisConfig, ComputeConfig, MixtureConfig
@@ -32,6 +33,7 @@ def test_one_movie(benchmark, toy, side, n_frames, rate):
         gg.analyze, (simulation.movie, CONFIG), {"rate": 0.1 if toy else rate}, rounds=rounds, warmup_rounds=1
     )
     error = (result.share - simulation.truth_share) / simulation.truth_share.max()
+    benchmark.extra_info["device"] = all_cores()
     benchmark.extra_info["rmse_percent_of_peak"] = float(100 * np.sqrt((error**2).mean()))
 
 
@@ -51,6 +53,7 @@ def test_compiled_against_arrays(benchmark, toy, side, n_frames, rate):
         arrays.run(rate, first)
         seconds.append(time.perf_counter() - start)
     benchmark.pedantic(compiled.run, (rate, first), rounds=rounds, warmup_rounds=1)
+    benchmark.extra_info["device"] = all_cores()
     benchmark.extra_info["arrays_s"] = min(seconds)
     if benchmark.stats:
         benchmark.extra_info["times_faster"] = min(seconds) / benchmark.stats["min"]
@@ -67,6 +70,7 @@ def test_replicates_in_a_batch(benchmark, toy):
         runner.run(rate, np.array([replicate]))
     alone = time.perf_counter() - start
     benchmark.pedantic(runner.run, (rate, np.arange(n)), rounds=1 if toy else 3)
+    benchmark.extra_info["device"] = all_cores()
     benchmark.extra_info["one_by_one_s"] = alone
     if benchmark.stats:
         benchmark.extra_info["times_faster"] = alone / benchmark.stats["median"]

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def commit() -> str:
@@ -32,6 +33,13 @@ def stamp() -> dict[str, str]:
     }
 
 
+def rounded(figures: Any) -> Any:
+    """Numbers of a nested dictionary to four places."""
+    if isinstance(figures, dict):
+        return {key: rounded(value) for key, value in figures.items()}
+    return round(figures, 4) if isinstance(figures, float) else figures
+
+
 def main(path: str) -> None:
     """Print one JSON line a benchmark: name, median seconds, its figures, commit, processor, date."""
     with open(path, encoding="utf-8") as file:
@@ -41,10 +49,10 @@ def main(path: str) -> None:
             "benchmark": benchmark["name"],
             "median_s": round(benchmark["stats"]["median"], 6),
             "rounds": benchmark["stats"]["rounds"],
-            **{key: round(value, 4) for key, value in benchmark["extra_info"].items()},
+            **rounded(benchmark["extra_info"]),
             "commit": commit(),
             "processor": run["machine_info"]["cpu"]["brand_raw"],
-            "device": "one CPU core",
+            "device": benchmark["extra_info"].get("device", "one CPU core"),
             "python": run["machine_info"]["python_version"],
             "date": run["datetime"][:10],
         }

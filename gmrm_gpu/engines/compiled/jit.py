@@ -106,12 +106,6 @@ def bits_of_float(typing: Any, value: Any) -> Any:
     )
 
 
-@intrinsic
-def popcount(typing: Any, word: Any) -> Any:
-    """How many bits of an unsigned integer are set, in its own type."""
-    return word(word), lambda _, builder, __, args: builder.ctpop(args[0])
-
-
 _HALF, _ONE, _LOWEST = np.float32(0.5), np.float32(1.0), np.float32(-126.0)
 _BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
 # Of the polynomials of degree 6 with p(0) = 1, the one with the least largest relative error over [-1/2, 1/2]: 2e-9.
