@@ -11,6 +11,7 @@ import numpy as np
 
 from gmrm_gpu.config import ComputeConfig, StudyConfig
 from gmrm_gpu.engines import GenericEngine
+from gmrm_gpu.engines.compiled import compiled_obstacle
 from gmrm_gpu.engines.fused.plan import plan_launches
 from gmrm_gpu.frames import Movie, open_movie
 from gmrm_gpu.results.throughput import EngineSpec
@@ -72,18 +73,22 @@ def _grown(rig: Rig, runner: Runner, rate: float, most: int, seconds: float) -> 
 
 
 def measure_cpu(movie: Movie, sizes: Sizes, seconds: float) -> list[Row]:
-    """The CPU of the same machine, all cores, on a few frames and replicates; `study_s_scaled` in proportion."""
+    """The CPU of the same machine, all cores, on a few frames and replicates; `study_s_scaled` in proportion.
+
+    By compiled functions where Numba is installed; each row says so.
+    """
     analysis = replace(sizes.analysis, compute=ComputeConfig(device="cpu"))
     study = StudyConfig(analysis, sizes.rates, sizes.replicates, ("paper",))
-    spec = EngineSpec("cpu", "CPU", processor_name(), "NumPy")
-    found = measure_throughput(movie, study, seconds=seconds, contestants=[contestant(spec, "cpu", "generic")])
+    library = "NumPy" if compiled_obstacle() else "Numba"
+    spec = EngineSpec("compiled" if library == "Numba" else "cpu", "CPU", processor_name(), library)
+    found = measure_throughput(movie, study, seconds=seconds, contestants=[contestant(spec, "cpu", "auto")])
     numbers = dict(zip(sizes.rates, sizes.replicates, strict=True))
     rows = []
     for speed in found.speeds:
         scale = numbers.get(speed.rate, 1) * len(movie) / speed.fits
         row = {"what": "cpu", "rate": speed.rate, "replicates": speed.n_replicates, "frames": speed.n_frames}
         row |= {"s": speed.seconds, "study_s_scaled": scale * speed.seconds, "scaled_by": scale}
-        rows.append(row | {"processor": spec.device})
+        rows.append(row | {"processor": spec.device, "library": library})
     return rows
 
 
