@@ -223,6 +223,24 @@ def test_the_first_error_ends_the_work_of_a_pool(error, in_caller):
     pool.run(done.append, 3)
 
 
+def test_an_exact_function_stays_exact_below_a_fast_one():
+    from gmrm_gpu.engines.compiled.jit import compiled, exactly
+
+    @exactly
+    def remainder(a, b):
+        return (a + b) - a
+
+    @compiled
+    def fast(a, b):
+        return remainder(a, b), a * b + a + b
+
+    fast(1.0, 2.0)
+    for function, wanted in ((remainder, False), (fast, True)):
+        (text,) = function.inspect_llvm().values()
+        assert ("reassoc" in text) == wanted
+    assert remainder(1e16, 1.0) == 0.0
+
+
 def test_the_first_use_says_that_it_compiles(tmp_path):
     code = (
         "import logging, sys, numpy as np\n"

@@ -32,8 +32,11 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def exactly(function: Callable[..., Any]) -> Any:
-    """As `compiled`, every operation rounded as written: for compensated sums."""
-    return _kept(function)
+    """As `compiled`, every operation rounded as written, also where a compiled function calls it first.
+
+    Numba hands the caller's flags down to a function that has none of its own.
+    """
+    return _kept(function, fastmath=False)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
