@@ -119,10 +119,10 @@ def test_links_and_pictures_exist() -> None:
     assert local
     assert [link for link in local if not (ROOT / link).exists()] == []
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
-    assert len(pictures) == 1
-    picture = ROOT / pictures[0]
-    assert picture.stat().st_size < 300_000
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(pictures) == 2
+    for picture in (ROOT / name for name in pictures):
+        assert picture.stat().st_size < 300_000
+        assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_versions_agree() -> None:
