@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from ...backend import Array
-from ..fused import FusedEngine, MovieFrames
-from ..generic import GenericEngine
+from ..fused import FusedEngine
 from .device import CompiledDevice
 from .pool import Notify
 
@@ -17,11 +15,8 @@ from .pool import Notify
 class CompiledEngine(FusedEngine):
     """Runs both methods in functions compiled for this CPU; see `FusedEngine`. One caller at a time."""
 
-    generic: GenericEngine
     device: CompiledDevice
-    reason: str
     name: str = "compiled"
-    _movie: tuple[MovieFrames, Array] | None = field(default=None, repr=False)
 
     @property
     def n_threads(self) -> int:
