@@ -196,7 +196,8 @@ def test_without_a_gpu_one_line_says_so():
 
 
 def test_without_numba_one_line_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("gmrm_gpu.engines.compiled_obstacle", lambda: "Numba is not installed; pip install it")
+    reason = "Numba is not installed; pip install it"
+    monkeypatch.setattr("gmrm_gpu.engines.compiled.device.compiled_obstacle", lambda: reason)
     found, notes = find_contestants(movie(), replace(ANALYSIS, compute=ComputeConfig(device="cpu")))
     assert [c.spec.key for c in found] == ["cpu"]
     assert notes[0].startswith("The compiled functions were not measured: array-API implementation on numpy")

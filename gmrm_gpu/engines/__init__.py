@@ -7,7 +7,6 @@ import numpy as np
 from ..backend import Backend
 from ..config import AnalysisConfig
 from ..errors import ConfigError, DeviceError
-from .compiled import compiled_obstacle
 from .fused import Counted, FusedEngine, Kept, MovieFrames, fused_obstacle
 from .generic import GenericEngine
 
@@ -58,9 +57,6 @@ def _fused(generic: GenericEngine, on: str, config: AnalysisConfig) -> FusedEngi
 
 
 def _compiled(generic: GenericEngine, on: str, config: AnalysisConfig) -> FusedEngine:
-    obstacle = compiled_obstacle()
-    if obstacle is not None:
-        raise DeviceError(obstacle)
     from .compiled.device import CompiledDevice
     from .compiled.engine import CompiledEngine
 

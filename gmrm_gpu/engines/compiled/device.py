@@ -18,19 +18,6 @@ from .pool import Pool
 if TYPE_CHECKING:
     from ..source import KernelSource
 
-MODULES = {
-    "draw": "draw",
-    "fit": "fit",
-    "label": "label",
-    "correct": "correct",
-    "tally": "tally",
-    "movie_settle": "movie_settle",
-    "movie_pool": "movie_pool",
-    "movie_label": "movie_label",
-    "movie_past": "movie_past",
-}
-"""The module of each kernel; its function has the kernel's name."""
-
 
 @dataclass(frozen=True)
 class Call:
@@ -66,13 +53,13 @@ class CompiledDevice:
     def __init__(self, workers: int | None = None) -> None:
         obstacle = compiled_obstacle()
         if obstacle is not None:
-            raise DeviceError(f"the compiled engine cannot be used because {obstacle}")
+            raise DeviceError(obstacle)
         self.pool = Pool(workers or n_cores())
         self._host = make_backend(np)
 
     def kernel(self, source: KernelSource, *, cooperative: bool = False) -> Callable[..., None]:
-        """The function, called as CuPy's RawKernel is."""
-        module = import_module(f".{MODULES[source.name]}", __package__)
+        """The function, called as CuPy's RawKernel is; it and its module have the kernel's name."""
+        module = import_module(f".{source.name}", __package__)
         call = Call(dict(source.constants), self.pool)
         return partial(_launch, getattr(module, source.name), call)
 
