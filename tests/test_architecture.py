@@ -30,7 +30,7 @@ ALLOWED = {
         *("engines.source", "engines.nvrtc", "engines.generic", "engines.fused"),
     },
     "frames": {"config"},
-    "sampling": {"philox", "backend", "config"},
+    "sampling": {"philox", "backend", "config", "frames"},
     "mixture": {"backend", "config", "results", "philox"},
     "classify": {"backend", "config", "results", "mixture"},
     "channels": {"config", "results", "backend", "philox", "frames", "sampling", "survey", "mixture", "classify"},
@@ -55,13 +55,19 @@ ALLOWED = {
     "planning": {"config", "results", "backend", "frames", "runner", "recorder", "synthetic"},
     "throughput": {"config", "results", "backend", "frames", "runner", "study"},
     "study": {"runner", "results", "config", "frames", "backend", "recorder"},
-    "live": {"pipeline", "results", "config"},
+    "live": {
+        *("config", "results", "backend", "philox", "frames", "sampling", "survey", "synthetic", "mixture"),
+        *("classify", "correct", "quantify", "estimate", "engines", "tally", "recorder", "runner", "pipeline"),
+        "output",
+    },
+    "napari": {"config", "results", "frames", "pipeline", "output"},
     "report": {"results", "config"},
     "output": {"results", "config", "report"},
     "cli": {
         *("config", "results", "pipeline", "runner", "selection", "planning", "study", "live", "report", "output"),
         *("frames", "synthetic", "backend", "sampling", "trendcheck", "throughput", "engines.device", "engines.nvrtc"),
     },
+    "examples": set(),
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -78,6 +84,12 @@ ONLY_IN = {
     "PIL": ("frames", "report"),
     "tifffile": ("frames", "output"),
     "h5py": ("frames",),
+    "rsciio": ("frames",),
+    "pyarrow": ("frames",),
+    "pims": ("frames",),
+    "zmq": ("live", "examples"),
+    "napari": ("napari",),
+    "qtpy": ("napari",),
 }
 OPTIONAL = {*ONLY_IN, "xarray", "dask", "distributed", "zmq", "sklearn"} - {"array_api_compat"}
 

@@ -300,6 +300,9 @@ def add_movie(parser: argparse.ArgumentParser, *, frames: bool = True, optional:
     group.add_argument("--exclude", metavar="MASK", help="image whose nonzero pixels are not used (labels, scale bar)")
     group.add_argument("--clip", metavar="LOW,HIGH", help="set grey levels beyond to these (hot and dead pixels)")
     group.add_argument("--luminance", action="store_true", help="turn colour into grey")
+    group.add_argument("--signal", type=whole, metavar="N", help="which one, of a file that holds several, from 0")
+    group.add_argument("--visited", metavar="MASK", help="nonzero where the beam went: an image, or one a frame")
+    group.add_argument("--unvisited", type=real, metavar="LEVEL", help="grey level of pixels not visited, such as nan")
 
 
 def add_output(parser: argparse.ArgumentParser, default: str, *, report: bool = True) -> None:

@@ -20,12 +20,15 @@ def open_given(args: argparse.Namespace) -> Movie:
         exclude=args.exclude,
         luminance=args.luminance,
         clip=args.clip,
+        visited=args.visited,
+        unvisited=args.unvisited,
+        signal=args.signal,
     )
 
 
 def inputs(args: argparse.Namespace) -> list[str]:
     """The files that the work reads."""
-    names = (getattr(args, name, None) for name in ("movie", "exclude", "truth", "config"))
+    names = (getattr(args, name, None) for name in ("movie", "exclude", "visited", "truth", "config"))
     return [name for name in names if name is not None]
 
 

@@ -7,8 +7,8 @@
 (2, (8, 8), [1, 3])
 """
 
-from .movie import ArrayMovie, Movie, MovieView
+from .movie import Acquisition, ArrayMovie, Movie, MovieView, Visits
 from .registry import open_labels, open_movie
 from .save import save_movie
 
-__all__ = ["ArrayMovie", "Movie", "MovieView", "open_labels", "open_movie", "save_movie"]
+__all__ = ["Acquisition", "ArrayMovie", "Movie", "MovieView", "Visits", "open_labels", "open_movie", "save_movie"]

@@ -6,7 +6,7 @@ from threading import Lock
 
 import numpy as np
 
-from .movie import Movie
+from .movie import Movie, Visits
 
 
 class CachedMovie(Movie):
@@ -18,14 +18,17 @@ class CachedMovie(Movie):
             shape=movie.shape,
             dtype=movie.dtype,
             n_frames=len(movie),
-            pixel_size_um=movie.pixel_size_um,
-            frame_time_s=movie.frame_time_s,
             frame_numbers=movie.frame_numbers,
             valid=movie.valid,
+            acquisition=movie.acquisition,
+            sampled=movie.sampled,
         )
         self._movie, self._lock = movie, Lock()
         self._keep = int(n_bytes // (movie.shape[0] * movie.shape[1] * movie.dtype.itemsize))
         self._frames: dict[int, np.ndarray] = {}
+
+    def _read_visits(self, t: int) -> Visits:
+        return self._movie._visits(t)
 
     def frame(self, t: int) -> np.ndarray:
         """Frame `t`, from memory if it is there."""

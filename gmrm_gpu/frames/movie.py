@@ -1,6 +1,7 @@
 """The movie every reader offers, a movie held in an array, and a lazy view of some frames and pixels of another.
 
-A frame is a 2-D host array of grey levels in the stored type (native byte order; bool is read as uint8 0 and 1).
+A frame is a 2-D host array of grey levels in the stored type (native byte order; bool is read as uint8 0 and 1). Of a
+sub-sampled movie there are no frames, only visits: places and grey levels of the pixels that the beam went to.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,8 +17,41 @@ from ..errors import ConfigError, InputError
 from .colour import to_grey
 
 
+@dataclass(frozen=True)
+class Acquisition:
+    """How a movie was recorded, as far as its source says.
+
+    Attributes
+    ----------
+    pixel_size_um : side of a (square) pixel, micrometres. frame_time_s : seconds from one frame number to the next.
+    times_s : (T,) time of each frame where they are not evenly spaced; ascending.
+    detector : name of the detector or camera. bit_depth : bits that a grey level really has.
+    notes : sentences for the user about what the reader found: frames that are missing, a calibration not used.
+    """
+
+    pixel_size_um: float | None = None
+    frame_time_s: float | None = None
+    times_s: np.ndarray | None = None
+    detector: str | None = None
+    bit_depth: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Visits:
+    """The pixels of one frame that the beam visited; a pixel visited twice is there twice.
+
+    Attributes
+    ----------
+    positions : (n,) int32, flat indices y * width + x, in any order. values : (n,) grey levels in the movie's type.
+    """
+
+    positions: np.ndarray
+    values: np.ndarray
+
+
 class Movie:
-    """What every reader offers; subclasses supply `_read`.
+    """What every reader offers; subclasses supply `_read`, or `_read_visits` where the movie is sub-sampled.
 
     Parameters
     ----------
@@ -28,6 +63,8 @@ class Movie:
     frame_time_s : seconds from one frame number to the next; None where unknown.
     frame_numbers : (T,) numbers of the frames in the source; None: 0, 1, ...
     valid : (height, width) bool, False where a pixel is excluded; None: every pixel may be used.
+    acquisition : what else is known of the recording; the two calibrations above come first.
+    sampled : whether only some pixels of each frame were visited. Such a movie has `visits` and no `frame`.
 
     Raises
     ------
@@ -46,12 +83,18 @@ class Movie:
         frame_time_s: float | None = None,
         frame_numbers: np.ndarray | None = None,
         valid: np.ndarray | None = None,
+        acquisition: Acquisition | None = None,
+        sampled: bool = False,
     ) -> None:
-        self.name = name
+        self.name, self.sampled = name, sampled
         self.shape = (int(shape[0]), int(shape[1]))
         self.dtype = grey_dtype(np.dtype(dtype), name)
-        self.pixel_size_um = _positive("pixel_size_um", pixel_size_um)
-        self.frame_time_s = _positive("frame_time_s", frame_time_s)
+        known = acquisition or Acquisition()
+        self.acquisition = replace(
+            known,
+            pixel_size_um=_positive("pixel_size_um", known.pixel_size_um if pixel_size_um is None else pixel_size_um),
+            frame_time_s=_positive("frame_time_s", known.frame_time_s if frame_time_s is None else frame_time_s),
+        )
         if n_frames < 1:
             raise InputError(f"{name} has no frames; give a movie with at least one")
         if 0 in self.shape:
@@ -61,6 +104,21 @@ class Movie:
         if self.frame_numbers.shape != (n_frames,):
             raise InputError(f"{name} has {n_frames} frames but {self.frame_numbers.size} frame numbers; give one each")
         self.valid = _check_valid(valid, self.shape, name)
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        """Side of a pixel, micrometres."""
+        return self.acquisition.pixel_size_um
+
+    @property
+    def frame_time_s(self) -> float | None:
+        """Seconds from one frame number to the next."""
+        return self.acquisition.frame_time_s
+
+    @property
+    def n_pixels(self) -> int:
+        """Pixels of a frame that are not excluded."""
+        return self.shape[0] * self.shape[1] if self.valid is None else int(self.valid.sum())
 
     def __len__(self) -> int:
         return len(self.frame_numbers)
@@ -78,7 +136,8 @@ class Movie:
         Raises
         ------
         InputError
-            The frame cannot be read, differs in size or type, or holds NaN or infinite values that are not excluded.
+            The frame cannot be read, differs in size or type, or holds NaN or infinite values that are not excluded;
+            or the movie is sub-sampled and has no frames.
         """
         pixels = np.ascontiguousarray(self._pixels(t))
         if self.dtype.kind == "f":
@@ -94,11 +153,45 @@ class Movie:
                 )
         return pixels
 
+    def visits(self, t: int) -> Visits:
+        """The visited pixels of frame `t` that are not excluded; of a movie that is not sub-sampled, all of them.
+
+        Raises
+        ------
+        InputError
+            As `frame`; a sub-sampled frame may also be without visits, or have some outside the frame.
+        """
+        if not self.sampled:
+            pixels = self.frame(t).reshape(-1)
+            where = np.arange(pixels.size) if self.valid is None else np.flatnonzero(self.valid)
+            return Visits(where.astype(np.int32), pixels[where])
+        seen = self._visits(t)
+        if self.valid is not None:
+            inside = self.valid.reshape(-1)[seen.positions]
+            seen = Visits(seen.positions[inside], seen.values[inside])
+        here = f"frame {self.frame_numbers[t]} of {self.name}"
+        if seen.positions.size == 0:
+            raise InputError(f"{here} has no visited pixel that may be used; leave it out with --frames")
+        if seen.values.dtype.kind == "f" and not np.isfinite(seen.values).all():
+            count = int((~np.isfinite(seen.values)).sum())
+            raise InputError(f"{here} has {count} visits whose grey level is NaN or infinite; leave those out")
+        return seen
+
+    def picture(self, t: int) -> np.ndarray:
+        """Frame `t` to look at: as `frame`; where sub-sampled, float32 means of each pixel's visits, NaN without."""
+        if not self.sampled:
+            return self.frame(t)
+        seen, size = self.visits(t), self.shape[0] * self.shape[1]
+        count = np.bincount(seen.positions, minlength=size)
+        total = np.bincount(seen.positions, weights=seen.values.astype(np.float64), minlength=size)
+        image = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return image.astype(np.float32).reshape(self.shape)
+
     def _pixels(self, t: int) -> np.ndarray:
-        t = operator.index(t)
-        if not 0 <= t < len(self):
-            raise IndexError(f"frame {t} of {self.name}, which has frames 0 to {len(self) - 1}")
-        pixels = self._read(t)
+        self._check_number(t)
+        if self.sampled:
+            raise InputError(f"{self.name} is sub-sampled and has no whole frames, which this needs; see Movie.visits")
+        pixels = self._read(operator.index(t))
         if pixels.shape != self.shape:
             raise InputError(
                 f"frame {t} of {self.name} has {size_text(pixels.shape)} pixels, the first {size_text(self.shape)}; "
@@ -108,6 +201,31 @@ class Movie:
         if stored != self.dtype:
             raise InputError(f"frame {t} of {self.name} is {stored}, the first {self.dtype}; give frames of one type")
         return pixels.astype(self.dtype, copy=False)
+
+    def _visits(self, t: int) -> Visits:
+        """The visits of frame `t`, excluded pixels too, checked."""
+        self._check_number(t)
+        seen = self._read_visits(operator.index(t))
+        positions, values = np.asarray(seen.positions), np.asarray(seen.values)
+        where = f"frame {self.frame_numbers[t]} of {self.name}"
+        if positions.ndim != 1 or positions.shape != values.shape:
+            raise InputError(f"{where} has {positions.size} places for {values.size} grey levels; give one each")
+        size = self.shape[0] * self.shape[1]
+        outside = int(((positions < 0) | (positions >= size)).sum())
+        if outside:
+            raise InputError(f"{where} has {outside} visits outside of its {size_text(self.shape)} pixels")
+        stored = grey_dtype(values.dtype, self.name)
+        if stored != self.dtype:
+            raise InputError(f"{where} is {stored}, the movie {self.dtype}; give visits of one type")
+        return Visits(positions.astype(np.int32, copy=False), values.astype(self.dtype, copy=False))
+
+    def _check_number(self, t: int) -> None:
+        if not 0 <= operator.index(t) < len(self):
+            raise IndexError(f"frame {t} of {self.name}, which has frames 0 to {len(self) - 1}")
+
+    def _read_visits(self, t: int) -> Visits:
+        """The stored visits of frame `t` of a sub-sampled movie; any byte order."""
+        raise NotImplementedError
 
     def _read(self, t: int) -> np.ndarray:
         """The stored grey levels of frame `t`; any byte order or stride."""
@@ -134,6 +252,7 @@ class ArrayMovie(Movie):
         frame_numbers: np.ndarray | None = None,
         valid: np.ndarray | None = None,
         luminance: bool = False,
+        acquisition: Acquisition | None = None,
     ) -> None:
         array = np.asarray(array)
         if array.ndim == 2:
@@ -152,6 +271,7 @@ class ArrayMovie(Movie):
             frame_time_s=frame_time_s,
             frame_numbers=frame_numbers,
             valid=valid,
+            acquisition=acquisition,
         )
         self._array = array
         self._luminance = luminance
@@ -198,27 +318,40 @@ class MovieView(Movie):
         inherited = None if source.valid is None else source.valid[self._crop]
         if inherited is not None:
             valid = inherited if valid is None else inherited & valid
+        times = source.acquisition.times_s
         super().__init__(
             name=source.name,
             shape=(self._crop[0].stop - self._crop[0].start, self._crop[1].stop - self._crop[1].start),
             dtype=source.dtype,
             n_frames=len(self._index),
-            pixel_size_um=source.pixel_size_um if pixel_size_um is None else pixel_size_um,
-            frame_time_s=source.frame_time_s if frame_time_s is None else frame_time_s,
+            pixel_size_um=pixel_size_um,
+            frame_time_s=frame_time_s,
             frame_numbers=source.frame_numbers[self._index],
             valid=valid,
+            acquisition=replace(source.acquisition, times_s=None if times is None else times[self._index]),
+            sampled=source.sampled,
         )
 
     def _read(self, t: int) -> np.ndarray:
         # Not source.frame: its NaN may lie outside the crop or under this view's mask.
-        frame = self._source._pixels(int(self._index[t]))[self._crop]
+        return self._clipped(self._source._pixels(int(self._index[t]))[self._crop])
+
+    def _read_visits(self, t: int) -> Visits:
+        seen = self._source._visits(int(self._index[t]))
+        y, x = np.divmod(seen.positions, self._source.shape[1])
+        rows, columns = self._crop
+        inside = (y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop)
+        positions = (y[inside] - rows.start) * self.shape[1] + x[inside] - columns.start
+        return Visits(positions, self._clipped(seen.values[inside]))
+
+    def _clipped(self, levels: np.ndarray) -> np.ndarray:
         if self._clip is None:
-            return frame
+            return levels
         low, high = self._clip
-        if frame.dtype.kind in "iu":  # whole limits within the type, which may not hold the numbers given
-            kind = np.iinfo(frame.dtype)
+        if levels.dtype.kind in "iu":  # whole limits within the type, which may not hold the numbers given
+            kind = np.iinfo(levels.dtype)
             low, high = (int(min(max(value, kind.min), kind.max)) for value in (math.ceil(low), math.floor(high)))
-        return np.clip(frame, low, high)
+        return np.clip(levels, low, high)
 
 
 def grey_dtype(dtype: np.dtype, name: str) -> np.dtype:

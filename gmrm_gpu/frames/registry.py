@@ -19,7 +19,13 @@ _READERS = {
     "tiff": (".tif", ".tiff", ".btf"),
     "video": (".avi", ".mp4", ".mov", ".m4v", ".mkv", ".webm"),
     "images": (".gif", ".png", ".jpg", ".jpeg", ".bmp"),
+    "em": (".dm3", ".dm4", ".emd", ".ser", ".emi", ".mrc", ".hspy", ".tvips", ".blo", ".de5"),
+    "norpix": (".seq",),
+    "tables": (".csv", ".parquet"),
+    "ragged": (".h5", ".hdf5"),
 }
+_WITH_SIGNALS = ("em", "ragged")
+"""Readers of files that may hold several signals."""
 _BY_SUFFIX = {suffix: reader for reader, suffixes in _READERS.items() for suffix in suffixes}
 
 
@@ -33,6 +39,9 @@ def open_movie(
     clip: str | tuple[float, float] | None = None,
     pixel_size_um: float | None = None,
     frame_time_s: float | None = None,
+    visited: str | os.PathLike[str] | np.ndarray | None = None,
+    unvisited: float | None = None,
+    signal: int | None = None,
 ) -> Movie:
     """Open a movie; frames are read when asked for, and nothing is copied.
 
@@ -47,6 +56,10 @@ def open_movie(
     luminance : turn colour into grey; without it, colour whose channels differ is refused.
     clip : ``"60,180"`` or two numbers; grey levels beyond are set to these (hot and dead pixels). None: as they are.
     pixel_size_um, frame_time_s : calibration, in place of what the source says.
+    visited : a bool or 0-1 array or a file, nonzero where the beam went: one mask, or one a frame. The movie is then
+        sub-sampled: the other pixels hold nothing.
+    unvisited : the grey level that the file holds where the beam did not go; ``nan`` too. Never assumed.
+    signal : which one, of a file that holds several; counted from 0.
 
     Returns
     -------
@@ -65,7 +78,11 @@ def open_movie(
     >>> movie.frame(3).shape
     (6, 6)
     """
-    movie = _open_source(source, luminance)
+    movie = _open_source(source, luminance, signal)
+    if visited is not None or unvisited is not None:
+        from .masked import mask_movie
+
+        movie = mask_movie(movie, visited=visited, unvisited=unvisited)
     if all(option is None for option in (frames, crop, exclude, clip, pixel_size_um, frame_time_s)):
         return movie
     height, width = movie.shape
@@ -108,7 +125,7 @@ def open_labels(path: str | os.PathLike[str]) -> np.ndarray:
     return labels.astype(np.min_scalar_type(int(high)), copy=False)
 
 
-def _open_source(source: Any, luminance: bool) -> Movie:
+def _open_source(source: Any, luminance: bool, signal: int | None = None) -> Movie:
     if isinstance(source, Movie):
         return source
     if isinstance(source, np.ma.MaskedArray):
@@ -116,22 +133,35 @@ def _open_source(source: Any, luminance: bool) -> Movie:
     if isinstance(source, np.ndarray):
         return ArrayMovie(source, luminance=luminance)
     if not isinstance(source, (str, os.PathLike)):
-        raise InputError(f"{type(source).__name__} is not a movie; give a path, a NumPy array or a movie")
+        from .objects import movie_of_object
+
+        return movie_of_object(source, luminance=luminance)
     path = Path(source).expanduser()
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path")
-    return _reader(path)(path, luminance=luminance)
+    reader = _reader(path)
+    options = {"signal": signal} if reader in _WITH_SIGNALS else {}
+    if signal is not None and not options:
+        raise InputError(f"{path.name} holds one signal; leave out --signal")
+    open_file: Callable[..., Movie] = import_module(f".{reader}", __package__).open_file
+    return open_file(path, luminance=luminance, **options)
 
 
-def _reader(path: Path) -> Callable[..., Movie]:
-    reader = "images" if path.is_dir() else _BY_SUFFIX.get(path.suffix.lower())
+def _reader(path: Path) -> str:
+    """The module that reads `path`."""
+    reader = _folder_reader(path) if path.is_dir() else _BY_SUFFIX.get(path.suffix.lower())
     if reader is None:
         raise InputError(
             f"{path.name} is of unknown kind {path.suffix!r}; give one of {' '.join(_BY_SUFFIX)}, "
             "a folder of images, or export it as a TIFF stack"
         )
     _check_readable(path)
-    return import_module(f".{reader}", __package__).open_file
+    return reader
+
+
+def _folder_reader(path: Path) -> str:
+    """Folders as Gatan's in-situ cameras write them; else one image a frame."""
+    return "gatan" if next(path.glob("Hour_*"), None) is not None else "images"
 
 
 def _check_readable(path: Path) -> None:
