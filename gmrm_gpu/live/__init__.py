@@ -1,0 +1,1 @@
+"""Analysis while the experiment runs: frame by frame, from the past alone."""
