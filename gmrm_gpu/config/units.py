@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ..errors import ConfigError
 
-_UNIT_UM = {
+UNIT_UM = {
     "pm": 1e-6,
     "å": 1e-4,
     "a": 1e-4,
@@ -19,7 +19,7 @@ _UNIT_UM = {
     "mm": 1e3,
     "m": 1e6,
 }
-_UNIT_S = {"us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+UNIT_S = {"us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _UNIT_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _QUANTITY = re.compile(r"^\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([^\s0-9.]+)\s*$")
 _WIDTH = re.compile(r"^\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([^\s0-9.^²³]*)\^?([23²³]?)\s*$")
@@ -44,12 +44,12 @@ def _parse(text: str, units: Mapping[str, float], what: str, example: str) -> fl
 
 def parse_length_um(text: str) -> float:
     """``"5nm"`` -> 0.005. Units pm, nm, um (also U+00B5, U+03BC), mm, m; the result is in micrometres."""
-    return _parse(text, _UNIT_UM, "length", "5nm or 0.5um")
+    return _parse(text, UNIT_UM, "length", "5nm or 0.5um")
 
 
 def parse_time_s(text: str) -> float:
     """``"500ms"`` -> 0.5. Units us, ms, s, min, h; the result is in seconds."""
-    return _parse(text, _UNIT_S, "time", "0.5s or 40ms")
+    return _parse(text, UNIT_S, "time", "0.5s or 40ms")
 
 
 def parse_bytes(text: str) -> int:
@@ -70,8 +70,8 @@ def parse_width(text: str) -> tuple[float, str]:
         value = float(number)
     except ValueError:
         raise ConfigError(f"width {text!r} is not a number with a unit of area or volume, such as {example}") from None
-    if exponent > 1 and unit in _UNIT_UM:
-        value, name = value * _UNIT_UM[unit] ** exponent, f"um{exponent}"
+    if exponent > 1 and unit in UNIT_UM:
+        value, name = value * UNIT_UM[unit] ** exponent, f"um{exponent}"
     elif exponent == 1 and unit in ("", "%", "px"):
         value, name = (value / 100 if unit == "%" else value), "px" if unit == "px" else "share"
     else:

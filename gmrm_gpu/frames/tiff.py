@@ -22,46 +22,9 @@ import numpy as np
 from ..errors import InputError, MissingDependencyError
 from .colour import to_grey
 from .movie import ArrayMovie, Movie, size_text
+from .units import is_square, to_seconds, to_um
 
 _PALETTE, _CMYK = 3, 5
-_UM = {
-    "pm": 1e-6,
-    "å": 1e-4,
-    "angstrom": 1e-4,
-    "nm": 1e-3,
-    "nanometer": 1e-3,
-    "um": 1.0,
-    "µm": 1.0,
-    "μm": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "micrometer": 1.0,
-    "mm": 1e3,
-    "millimeter": 1e3,
-    "cm": 1e4,
-    "centimeter": 1e4,
-    "inch": 25400.0,
-    "m": 1e6,
-    "meter": 1e6,
-}
-_SECONDS = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "μs": 1e-6,
-    "ms": 1e-3,
-    "msec": 1e-3,
-    "millisecond": 1e-3,
-    "s": 1.0,
-    "sec": 1.0,
-    "second": 1.0,
-    "seconds": 1.0,
-    "min": 60.0,
-    "minute": 60.0,
-    "h": 3600.0,
-    "hr": 3600.0,
-    "hour": 3600.0,
-}
 _RESOLUTION_UM = {2: 25400.0, 3: 1e4, 4: 1e3, 5: 1.0}
 # A coarser resolution tag tells how to print the picture (72 dpi is 353 um), not what the microscope saw.
 _PRINT_UM = 10.0
@@ -263,26 +226,24 @@ def _calibration(tif: Any) -> tuple[float | None, float | None]:
 
 
 def _from_imagej(metadata: dict[str, Any], tags: Any) -> tuple[float | None, float | None]:
-    unit = str(metadata.get("unit", "")).replace("\\u00B5", "µ").strip()
-    interval = _scaled(metadata.get("finterval"), str(metadata.get("tunit", "s")), _SECONDS)
-    return _from_resolution(tags, _UM.get(unit.lower())), interval
+    interval = to_seconds(metadata.get("finterval"), metadata.get("tunit", "s"))
+    return _from_resolution(tags, to_um(1, metadata.get("unit"))), interval
 
 
 def _from_ome(xml: str) -> tuple[float | None, float | None]:
     pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
     found = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', pixels[0])) if pixels else {}
-    x = _scaled(found.get("PhysicalSizeX"), found.get("PhysicalSizeXUnit", "µm"), _UM)
-    y = _scaled(found.get("PhysicalSizeY"), found.get("PhysicalSizeYUnit", "µm"), _UM)
-    interval = _scaled(found.get("TimeIncrement"), found.get("TimeIncrementUnit", "s"), _SECONDS)
+    x = to_um(found.get("PhysicalSizeX"), found.get("PhysicalSizeXUnit", "µm"))
+    y = to_um(found.get("PhysicalSizeY"), found.get("PhysicalSizeYUnit", "µm"))
+    interval = to_seconds(found.get("TimeIncrement"), found.get("TimeIncrementUnit", "s"))
     return _square(x, x if y is None else y), interval
 
 
 def _from_digitalmicrograph(tags: Any) -> tuple[float | None, float | None]:
     # 65003-65005 are the units and 65009-65011 the scales of x, y and the third axis.
     value = {code: tags[code].value for code in range(65003, 65012) if code in tags}
-    x = _scaled(value.get(65009), str(value.get(65003)), _UM)
-    y = _scaled(value.get(65010), str(value.get(65004)), _UM)
-    return _square(x, y), _scaled(value.get(65011), str(value.get(65005)), _SECONDS)
+    x, y = to_um(value.get(65009), value.get(65003)), to_um(value.get(65010), value.get(65004))
+    return _square(x, y), to_seconds(value.get(65011), value.get(65005))
 
 
 def _from_resolution(tags: Any, unit_um: float | None) -> float | None:
@@ -295,15 +256,7 @@ def _from_resolution(tags: Any, unit_um: float | None) -> float | None:
 
 
 def _square(x: float | None, y: float | None) -> float | None:
-    return x if x is not None and y is not None and math.isclose(x, y, rel_tol=1e-3) else None
-
-
-def _scaled(value: Any, unit: str, units: dict[str, float]) -> float | None:
-    try:
-        number = float(value) * units[unit.strip("\0 ").lower()]
-    except (TypeError, ValueError, KeyError):
-        return None
-    return number if math.isfinite(number) and number > 0 else None
+    return x if x is not None and y is not None and is_square(x, y) else None
 
 
 def _first_line(error: Exception) -> str:
