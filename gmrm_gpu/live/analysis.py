@@ -1,0 +1,308 @@
+"""One frame after the other, each analysed from itself and those before: one call for a file and for a stream."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backend import get_backend
+from ..classify import NOT_VISITED, component_phases, movie_foreground
+from ..config import AnalysisConfig
+from ..correct import Corrector
+from ..errors import ConfigError, InputError
+from ..estimate import VARIANCE_FRAMES, sample_mean
+from ..frames.movie import Acquisition, ArrayMovie, Movie, Visits, grey_dtype, size_text
+from ..mixture.causal import CausalModel, Seen
+from ..mixture.reservoir import Reservoir
+from ..philox import STREAM_START, stream_words
+from ..results import FitStatus, MixtureFit
+from ..sampling import Sampler
+from .update import LiveFrame
+
+FIT_GROWTH = 1.25
+"""The model is fitted anew when there are so many times the frames of the last time."""
+_LEAST = 0.5
+"""Samples, wrongly expected, that a frame's variance stands for at least, as in `estimate`."""
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    """A checked frame: samples (m,), and all that is shown of it."""
+
+    values: np.ndarray
+    positions: np.ndarray
+    picture: np.ndarray
+    visited_share: float
+
+
+class _OneFrame(Movie):
+    """A frame's visits, for the checks and the picture that every movie has."""
+
+    def __init__(self, seen: Visits, shape: tuple[int, int], dtype: np.dtype, valid: np.ndarray | None) -> None:
+        super().__init__(name="the stream", shape=shape, dtype=dtype, n_frames=1, valid=valid, sampled=True)
+        self._seen = seen
+
+    def _read_visits(self, t: int) -> Visits:
+        return self._seen
+
+
+class LiveAnalysis:
+    """The causal movie-level fit, the vote among past frames, and shares with intervals, frame by frame.
+
+    Memory does not grow with the number of frames.
+
+    Parameters
+    ----------
+    shape, dtype : of every frame. config : as for `analyze`, with the method ``"movie"``; the estimator ``"smoothed"``
+        needs the future, in its place the share is ``"assisted"``. acquisition : what is known of the recording.
+    valid : (height, width) bool, False where a pixel is excluded; None: every pixel may be used.
+
+    Raises
+    ------
+    ConfigError
+        The method ``"paper"``, or a vote among frames to come.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        dtype: np.dtype,
+        config: AnalysisConfig | None = None,
+        *,
+        acquisition: Acquisition | None = None,
+        valid: np.ndarray | None = None,
+    ) -> None:
+        self.config = _checked(config or AnalysisConfig())
+        self.acquisition = acquisition or Acquisition()
+        probe = ArrayMovie(np.broadcast_to(np.zeros((), dtype), shape), name="the stream", valid=valid)
+        self.shape, self.dtype, self.valid = probe.shape, probe.dtype, probe.valid
+        compute = self.config.compute
+        # One small frame at a time is what a CPU is best at.
+        self.backend = get_backend("cpu" if compute.device == "auto" else compute.device, compute.dtype)
+        self.sampler = Sampler(self.shape, self.config.sampling, self.valid)
+        self.n_pixels = self.sampler.n_pixels
+        self.index = 0
+        self.first_time_s: float | None = None
+        self.past = Reservoir()
+        self.next_fit = 1
+        self.model: CausalModel | None = None
+        self.foreground = np.zeros(self.config.mixture.n_components, dtype=bool)
+        self.variances: dict[str, deque[float]] = {
+            name: deque(maxlen=VARIANCE_FRAMES) for name in ("count", "posterior", "assisted")
+        }
+        phases = self.config.phases
+        self.corrector = Corrector(
+            self.shape, self.config.correction, len(phases.names), phases.foreground_index, self.backend
+        )
+
+    @property
+    def estimator(self) -> str:
+        """Which of a frame's shares is its `share`."""
+        chosen = self.config.estimator
+        return "assisted" if chosen == "smoothed" else chosen
+
+    def process(
+        self, frame: np.ndarray | Visits, time_s: float | None = None, *, number: int | None = None
+    ) -> LiveFrame:
+        """Analyse the next frame.
+
+        Parameters
+        ----------
+        frame : (height, width) grey levels, sub-sampled at the configured rate; or the visits of a sub-sampled frame,
+            of which all are used. time_s : when it was recorded, seconds. number : of the frame in its source, which
+            decides which pixels are drawn; None: counted from 0.
+
+        Returns
+        -------
+        LiveFrame. A frame that the model cannot describe has a NaN share and a status.
+
+        Raises
+        ------
+        InputError
+            The frame has another size or type, NaN, or visits outside; nothing is changed by it.
+        """
+        started = time.perf_counter()
+        number = self.index if number is None else int(number)
+        arrived = self._arrived(frame, number)
+        time_s = self._time_since_first(time_s, number)
+        self.past.add(arrived.values, arrived.positions)
+        self._fit_anew(number)
+        found = self._analysed(arrived, number, time_s, started)
+        self.index += 1
+        return found
+
+    # -- what comes in ------------------------------------------------------------------------------------------------
+
+    def _arrived(self, frame: np.ndarray | Visits, number: int) -> _Arrived:
+        if isinstance(frame, Visits):
+            movie = _OneFrame(frame, self.shape, self.dtype, self.valid)
+            movie.frame_numbers[0] = number
+            seen = movie.visits(0)
+            share = np.unique(seen.positions).size / self.n_pixels
+            return _Arrived(seen.values, seen.positions, movie.picture(0), share)
+        pixels = np.asarray(frame)
+        if pixels.shape != self.shape or grey_dtype(pixels.dtype, "the stream") != self.dtype:
+            raise InputError(
+                f"frame {number} is {size_text(pixels.shape)} of {pixels.dtype}, the first {size_text(self.shape)} of "
+                f"{self.dtype}; frames of a stream must be alike"
+            )
+        dense = ArrayMovie(pixels, name="the stream", valid=self.valid, frame_numbers=np.array([number])).frame(0)
+        draw = self.sampler.draw(np.array([0]), number, backend=self.backend)
+        positions = self.backend.to_host(draw.positions)[0]
+        if draw.valid is not None:
+            positions = positions[self.backend.to_host(draw.valid)[0]]
+        share = positions.size / self.n_pixels
+        return _Arrived(dense.reshape(-1)[positions], positions, dense.astype(np.float32), share)
+
+    def _time_since_first(self, time_s: float | None, number: int) -> float | None:
+        if time_s is None:
+            step = self.config.quantity.frame_time_s or self.acquisition.frame_time_s
+            time_s = None if step is None else number * step
+        if time_s is None:
+            return None
+        if self.first_time_s is None:
+            self.first_time_s = float(time_s)
+        return float(time_s) - self.first_time_s
+
+    # -- the fit ------------------------------------------------------------------------------------------------------
+
+    def _fit_anew(self, number: int) -> None:
+        """Fit to the sample of the past where it is time to."""
+        n_seen = self.past.n_seen
+        known = self.model is not None and self.model.carried is not None
+        if known and n_seen < self.next_fit:
+            return
+        if self.model is None:
+            self.model = CausalModel(
+                self.shape,
+                self.config.mixture,
+                rate=min(1.0, self.past.latest[0][0].size / self.n_pixels),
+                allowed=self.valid,
+                sigma_floor=_sigma_floor(self.past.latest[0][0]),
+                backend=self.backend,
+            )
+        sampling = self.config.sampling
+        streams = stream_words(
+            sampling.seed, sampling.rate, np.array([0]), number, STREAM_START, self.config.mixture.n_components
+        )
+        found = self.model.fit(self.past, streams)
+        if found.common.status[0] < FitStatus.DEGENERATE:
+            phases = self.config.phases
+            self.foreground = movie_foreground(found, phases)[0]
+            self.phase_of = component_phases(found.common, phases, self.foreground[None])[0]
+        self.next_fit = max(n_seen + 1, math.ceil(FIT_GROWTH * n_seen))
+
+    # -- what goes out ------------------------------------------------------------------------------------------------
+
+    def _analysed(self, arrived: _Arrived, number: int, time_s: float | None, started: float) -> LiveFrame:
+        assert self.model is not None
+        m = arrived.values.size
+        if self.model.carried is None:
+            labels = np.full(m, NOT_VISITED, dtype=np.uint8)
+            fit, foreground, shares = _no_fit(self.config, m), self.foreground, {}
+            share_raw, lonely = math.nan, 0
+        else:
+            seen = self.model.step(arrived.values, arrived.positions)
+            fit, order = self.model.frame_fit(seen, m)
+            foreground = self.foreground[order]
+            best = self.phase_of[self.backend.to_host(seen.best)]
+            share_raw = float(np.mean(best == self.config.phases.foreground_index))
+            labels, lonely = self._corrected(best, arrived.positions)
+            shares = self._shares(seen, labels, arrived)
+        image = np.zeros(self.shape[0] * self.shape[1], dtype=np.uint8)
+        image[arrived.positions] = np.where(labels == NOT_VISITED, 0, labels + 1)
+        values = {name: shares.get(name, (math.nan, math.nan)) for name in self.variances}
+        return LiveFrame(
+            index=self.index,
+            number=number,
+            time_s=time_s,
+            n_samples=m,
+            visited_share=arrived.visited_share,
+            share=values[self.estimator][0],
+            share_sd=values[self.estimator][1],
+            **{name: value for name, (value, _) in values.items()},
+            **{f"{name}_sd": sd for name, (_, sd) in values.items()},
+            share_raw=share_raw,
+            n_without_neighbours=lonely,
+            fit=fit,
+            foreground=foreground,
+            status=FitStatus(int(fit.status)),
+            labels=image.reshape(self.shape),
+            picture=arrived.picture,
+            alarms=(),
+            latency_s=time.perf_counter() - started,
+        )
+
+    def _corrected(self, best: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, int]:
+        """Labels (m,) after the vote, and how many samples had no neighbours."""
+        backend = self.backend
+        done = self.corrector.push(backend.asarray(positions[None]), backend.asarray(best[None]))[0]
+        return backend.to_host(done.labels)[0], int(done.without_neighbours[0])
+
+    def _shares(self, seen: Seen, labels: np.ndarray, arrived: _Arrived) -> dict[str, tuple[float, float]]:
+        """By estimator, share and its standard deviation (METHOD.md 8)."""
+        backend, xp = self.backend, self.backend.xp
+        chosen = backend.real(self.foreground)
+        posterior = xp.sum(seen.resp * chosen[:, None], axis=0)
+        predicted = xp.sum(seen.predicted * chosen[:, None], axis=0)
+        mean = float(seen.predicted_mean[self.foreground].sum())
+        is_foreground = backend.real(labels == self.config.phases.foreground_index)
+        found = {
+            "count": self._mean("count", is_foreground, arrived),
+            "posterior": self._mean("posterior", posterior, arrived),
+            "assisted": self._mean("assisted", is_foreground - predicted, arrived, mean),
+        }
+        return {name: (min(max(share, 0.0), 1.0), sd) for name, (share, sd) in found.items()}
+
+    def _mean(self, name: str, values: np.ndarray, arrived: _Arrived, known: float = 0.0) -> tuple[float, float]:
+        """Mean over the samples plus what is known, and its standard deviation, steadied by the frames before."""
+        n = arrived.values.size
+        scheme, length = self.config.sampling.scheme, self.sampler.cluster_length
+        if scheme == "lines" and n % length:
+            scheme = "fixed"
+        # As if next to nothing was visited; what is left unseen follows from distinct pixels, not from visits.
+        unlimited, unseen = 2**62, max(0.0, 1.0 - arrived.visited_share)
+        mean, variance = sample_mean(
+            values[None, :], None, np.array([n]), unlimited, scheme, length, backend=self.backend
+        )
+        self.variances[name].append(unseen * float(variance[0]))
+        steady = max(float(np.mean(self.variances[name])), unseen * _LEAST / n**2)
+        return known + float(mean[0]), math.sqrt(steady)
+
+
+def _checked(config: AnalysisConfig) -> AnalysisConfig:
+    if config.method != "movie":
+        raise ConfigError("a live analysis is the method movie going forward in time; leave out --method paper")
+    if config.correction.window == "symmetric":
+        raise ConfigError("the window symmetric needs frames yet to come; use past, past+current or spatial")
+    return config.resolved
+
+
+def _sigma_floor(values: np.ndarray) -> float:
+    """Smallest sigma that the data can show, grey levels, as in `survey`."""
+    if values.dtype.kind in "iub":
+        return 1.0 / 12**0.5
+    low, high = np.quantile(values, (0.002, 0.998))
+    return 2.5e-4 * float(high - low) if high > low else 1e-12
+
+
+def _no_fit(config: AnalysisConfig, n_samples: int) -> MixtureFit:
+    k = config.mixture.n_components
+    return MixtureFit(
+        weights=np.zeros(k),
+        means=np.full(k, np.nan),
+        sigmas=np.full(k, np.nan),
+        coef=np.full(config.mixture.n_terms, np.nan),
+        log_likelihood=np.array(np.nan),
+        n_iter=np.array(0),
+        n_samples=np.array(n_samples),
+        status=np.array(FitStatus.DEGENERATE, dtype=np.uint8),
+        terms=config.mixture.terms,
+    )
+
+
+__all__ = ["LiveAnalysis"]

@@ -1,0 +1,346 @@
+"""The movie-level fit going forward in time: each frame judged by itself and those before it (METHOD.md 6, live).
+
+Four things are carried from frame to frame, and none of them grows: the sums over past samples that the common means,
+trend and sigmas come from, faded with time; maps of what was where; a Kalman filter for how the present frame differs
+from the common parameters; and a thin sample of the past, to which the whole model is fitted anew now and then, since a
+phase that appears later is found by new starts only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..backend import Array, Backend
+from ..config import MixtureConfig
+from ..results.fit import FitStatus, MixtureFit, MovieFit
+from .design import Samples, TrendBasis, unblock
+from .drift import MOST_CONTRAST, normal_equations, walk_precision
+from .maps import DECAY_PAST, CellMaps, log_prior, n_levels
+from .moments import Layout, Moments, moments_and_resp
+from .movie import MovieModel
+from .movie_steps import MovieParameters, MovieSteps, frame_weights
+from .reservoir import Reservoir
+from .rows import FrameRows
+from .steps import moved
+
+MEMORY_FRAMES = 50
+"""Frames after which the common sums of a past frame have faded to 1/e."""
+LEAST_HELD = 2000.0
+"""Samples of a component below which its sums fade no further: a phase that is gone is not forgotten."""
+N_INNER = 2
+"""Passes over a frame's samples in which its deviation settles."""
+
+
+@dataclass
+class Carried:
+    """What goes from frame to frame; one movie, so the leading axes are 1.
+
+    Attributes
+    ----------
+    now : parameters of the latest frame (R = T = 1), components in ascending mean of the latest fit.
+    centre, scale : grey levels by which samples are standardised. sums : common sums, about `now` without its drift,
+    in units of a frame of contrast 1. cov : (q + 2, q + 2) covariance of the deviation. held : (1, K, *grid).
+    status : of the fit to the sample of the past.
+    """
+
+    now: MovieParameters
+    centre: float
+    scale: float
+    sums: Moments
+    cov: Array
+    held: Array
+    status: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one frame's samples say; device arrays, samples in the order they came.
+
+    Attributes
+    ----------
+    best : (m,) likeliest component. resp : (K, m) responsibilities. predicted : (K, m), what the past alone expects at
+    the samples. predicted_mean : (K,) float64, mean over the pixels that are not excluded. log_likelihood : a sample's,
+    mean over the frame, in grey levels. jump, jump_cov : (q + 2 + K,) how the frame by itself differs from what the
+    past expects of its trend, offset, contrast and means, standardised, and the variance of that by its samples.
+    """
+
+    best: Array
+    resp: Array
+    predicted: Array
+    predicted_mean: np.ndarray
+    log_likelihood: float
+
+
+class CausalModel:
+    """One movie, frame by frame: `fit` to the sample of the past now and then, `step` for every frame.
+
+    Parameters
+    ----------
+    shape : (height, width). rate : part of the pixels that a frame's samples are, decides how fine the maps are.
+    allowed : (height, width) bool, pixels that are not excluded. sigma_floor : grey levels.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        config: MixtureConfig,
+        *,
+        rate: float,
+        allowed: np.ndarray | None = None,
+        sigma_floor: float = 1e-6,
+        backend: Backend,
+    ) -> None:
+        self.shape, self.config, self.allowed, self.backend = shape, config, allowed, backend
+        self.floor = sigma_floor if config.sigma_floor is None else config.sigma_floor
+        self.basis = TrendBasis(config.terms)
+        self.layout = Layout(config.n_components, config.n_terms)
+        self.maps = CellMaps(shape, n_levels(rate), backend)
+        self.expecting = CellMaps(shape, self.maps.n_levels, backend, purest=1.0)
+        self.pixel_shares = backend.asarray(self.maps.pixel_shares(allowed))
+        self.carried: Carried | None = None
+
+    # -- a fit to the sample of the past ------------------------------------------------------------------------------
+
+    def fit(self, past: Reservoir, streams: np.ndarray) -> MovieFit:
+        """All parameters from the sample of the past, then the latest frames once more for maps and deviation."""
+        backend = self.backend
+        values, positions, valid = past.rows()
+        model = MovieModel(
+            backend.asarray(values[None]),
+            backend.asarray(positions[None]),
+            self.shape,
+            self.config,
+            valid=None if valid.all() else backend.asarray(valid[None]),
+            allowed=self.allowed,
+            streams=streams,
+            sigma_floor=self.floor,
+            drift=self.config.drift,
+            backend=backend,
+        )
+        found = model.fit()
+        if found.common.status[0] < FitStatus.DEGENERATE:
+            self._adopt(model, past, int(found.common.status[0]))
+        return found
+
+    def _adopt(self, model: MovieModel, past: Reservoir, status: int) -> None:
+        xp, n_latest = self.backend.xp, len(past.latest)
+        whole = _ordered(model.reader.now, model.order, self.backend)
+        last = replace(whole, weights=whole.weights[:, -1:, :], drift=whole.drift[:, -1:, :])
+        q = self.basis.n_terms
+        _, first = walk_precision(q, 1.0, self.backend)
+        eye = xp.eye(q + 2, dtype=xp.float64, device=self.backend.device)
+        held = self.backend.zeros((1, self.layout.n_components, *self.maps.grid))
+        carried = Carried(last, float(model.centre[0]), float(model.scale[0]), self._sums(model), eye, held, status)
+        carried.cov = eye / first[:, None]
+        self.carried = carried
+        # Not the present frame, which is yet to be judged: its own samples must not vote for it.
+        for i, (values, positions) in enumerate(past.latest[:-1]):
+            t = whole.drift.shape[1] - n_latest + i
+            carried.now = replace(last, weights=whole.weights[:, t : t + 1, :], drift=whole.drift[:, t : t + 1, :])
+            self._replay(values, positions)
+
+    def _sums(self, model: MovieModel) -> Moments:
+        """Sums over the whole sample of the past, about the common parameters."""
+        reader, parts = model.reader, []
+        gain = self.backend.xp.reshape(reader.now.gain, (-1,))
+        for part, prior in reader._priors():
+            samples = reader.rows.samples(part, len(self.basis.monomials))
+            at = reader.maps.at_samples(prior, reader.maps.cells(reader.rows.place_blocks(part)))
+            samples = replace(samples, log_weights=log_prior(at, self.backend.xp))
+            sums, _ = moments_and_resp(samples, reader.theta[part, :], self.layout, backend=self.backend)
+            parts.append(self._common_sums(sums, gain[part]))
+        order = self.backend.asarray(model.order[0])
+        whole = _added(parts)
+        take = self.backend.xp.take
+        return Moments(
+            whole.log_likelihood,
+            take(whole.resp, order, axis=1),
+            take(whole.dev, order, axis=1),
+            take(whole.square, order, axis=1),
+        )
+
+    def _replay(self, values: np.ndarray, positions: np.ndarray) -> None:
+        """A frame of the past once more, for the maps; its deviation is known, only its variance is wanted."""
+        carried = self._known()
+        samples, cells = self._samples(values, positions, carried)
+        prior = self.maps.prior(carried.held, carried.now.weights[:, 0, :])
+        samples = replace(samples, log_weights=log_prior(self.maps.at_samples(prior, cells), self.backend.xp))
+        sums, resp = self._pass(samples, carried.now)
+        information, _ = self._information(carried.now, sums)
+        carried.cov = self._posterior_cov(self._predicted_cov(carried), information)
+        self._deposit(carried, cells, resp, carried.now)
+
+    # -- a frame ------------------------------------------------------------------------------------------------------
+
+    def step(self, values: np.ndarray, positions: np.ndarray) -> Seen:
+        """Judge the samples (m,) of the next frame by the past, then learn from them."""
+        carried, xp = self._known(), self.backend.xp
+        samples, cells = self._samples(values, positions, carried)
+        weights = carried.now.weights[:, 0, :]
+        levels = self.maps.levels(carried.held)
+        expected = self.expecting.combine(levels, weights)
+        mean = xp.sum(
+            xp.reshape(xp.astype(expected, xp.float64), (self.layout.n_components, -1)) * self.pixel_shares, axis=1
+        )
+        prior = self.maps.combine(levels, weights)
+        samples = replace(samples, log_weights=log_prior(self.maps.at_samples(prior, cells), xp))
+        now, cov, sums, resp = self._filtered(carried, samples)
+        carried.now, carried.cov = now, cov
+        self._learn(carried, sums)
+        self._deposit(carried, cells, resp, now)
+        m = values.shape[0]
+        flat = unblock(xp.permute_dims(resp, (0, 2, 1, 3)), m, backend=self.backend)[0, ...]
+        at = self.expecting.at_samples(expected, cells)
+        at = unblock(xp.permute_dims(at, (0, 2, 1, 3)), m, backend=self.backend)[0, ...]
+        likelihood = float(sums.log_likelihood[0]) - m * float(np.log(carried.scale))
+        return Seen(xp.argmax(flat, axis=0), flat, at, self.backend.to_host(mean), likelihood)
+
+    def frame_fit(self, seen: Seen, n_samples: int) -> tuple[MixtureFit, np.ndarray]:
+        """(,) parameters of the frame just judged, and (K,) which component of the latest fit each of them is."""
+        carried, host, k = self._known(), self.backend.to_host, self.layout.n_components
+        theta = host(self._steps(carried).theta(carried.now, own_weights=False))[0]
+        alive, weights = host(carried.now.alive)[0], host(carried.now.weights)[0, 0]
+        means = np.where(alive, theta[k : 2 * k] * carried.scale + carried.centre, np.nan)
+        sigmas = np.where(alive, np.exp(theta[2 * k : 3 * k]) * carried.scale, np.nan)
+        order = np.argsort(means, kind="stable")
+        fit = MixtureFit(
+            weights=np.where(alive, weights, 0.0)[order],
+            means=means[order],
+            sigmas=sigmas[order],
+            coef=theta[3 * k :] * carried.scale,
+            log_likelihood=np.array(seen.log_likelihood),
+            n_iter=np.array(1 + N_INNER * (self.config.drift > 0)),
+            n_samples=np.array(n_samples),
+            status=np.array(carried.status, dtype=np.uint8),
+            terms=self.config.terms,
+        )
+        return fit, order
+
+    def _known(self) -> Carried:
+        assert self.carried is not None, "fit comes before step"
+        return self.carried
+
+    def _samples(self, values: np.ndarray, positions: np.ndarray, carried: Carried) -> tuple[Samples, Array]:
+        """The samples of one frame, standardised and blocked, and their cells (1, blocks, n)."""
+        backend = self.backend
+        units = (np.array([carried.centre]), np.array([carried.scale]))
+        rows = FrameRows.of_movies(
+            backend.asarray(values)[None, None, :],
+            backend.asarray(positions)[None, None, :],
+            None,
+            self.shape,
+            self.basis,
+            backend,
+        ).standardised(*units)
+        everything = slice(None)
+        samples = rows.samples(everything, len(self.basis.monomials))
+        return samples, self.maps.cells(rows.place_blocks(everything))
+
+    def _steps(self, carried: Carried) -> MovieSteps:
+        backend, xp = self.backend, self.backend.xp
+        scale = xp.full((1,), carried.scale, dtype=xp.float64, device=backend.device)
+        prior = self.config.trend_prior
+        pull = None if prior is None else (scale / prior) ** 2
+        return MovieSteps(self.basis, self.floor / scale[:, None], pull, self.config.drift, backend)
+
+    def _pass(self, samples: Samples, now: MovieParameters) -> tuple[Moments, Array]:
+        theta = self._steps(self._known()).theta(now, own_weights=False)
+        return moments_and_resp(samples, theta, self.layout, backend=self.backend)
+
+    def _information(self, now: MovieParameters, sums: Moments) -> tuple[Array, Array]:
+        """The frame's information (q + 2, q + 2) about its deviation, and its pull (q + 2,)."""
+        xp = self.backend.xp
+        inverse = xp.where(now.alive, 1.0 / now.sigmas**2, xp.zeros_like(now.sigmas)) / now.gain[:, 0, :] ** 2
+        contrast = xp.where(now.alive, now.means - now.pivot, xp.zeros_like(now.means))
+        information, pull = normal_equations(sums, inverse, contrast, self.basis, self.backend)
+        return information[0, ...], pull[0, :]
+
+    def _predicted_cov(self, carried: Carried) -> Array:
+        step, _ = walk_precision(self.basis.n_terms, self.config.drift, self.backend)
+        eye = self.backend.xp.eye(step.shape[0], dtype=step.dtype, device=self.backend.device)
+        return carried.cov + eye / step[:, None]
+
+    def _posterior_cov(self, predicted: Array, information: Array) -> Array:
+        xp = self.backend.xp
+        return xp.linalg.inv(xp.linalg.inv(predicted) + information)
+
+    def _filtered(self, carried: Carried, samples: Samples) -> tuple[MovieParameters, Array, Moments, Array]:
+        """Parameters of the frame and their covariance; sums and responsibilities there."""
+        xp = self.backend.xp
+        now, cov = carried.now, carried.cov
+        sums, resp = self._pass(samples, now)
+        if self.config.drift > 0:
+            predicted = self._predicted_cov(carried)
+            before, tie = now.drift[0, 0, :], xp.linalg.inv(predicted)
+            for _ in range(N_INNER):
+                information, pull = self._information(now, sums)
+                drift = now.drift[0, 0, :]
+                right = xp.matmul(tie, before - drift) + pull
+                drift = drift + xp.linalg.solve(tie + information, right[:, None])[:, 0]
+                gain = xp.clip(drift[-1:], 1.0 / MOST_CONTRAST - 1.0, MOST_CONTRAST - 1.0)
+                now = replace(now, drift=xp.concat([drift[:-1], gain])[None, None, :])
+                sums, resp = self._pass(samples, now)
+            cov = self._posterior_cov(predicted, self._information(now, sums)[0])
+        return now, cov, sums, resp
+
+    def _deposit(self, carried: Carried, cells: Array, resp: Array, now: MovieParameters) -> None:
+        xp = self.backend.xp
+        count = xp.sum(xp.sum(xp.astype(resp, xp.float64), axis=3), axis=1)
+        weights = frame_weights(count, now.alive, backend=self.backend)
+        carried.now = replace(carried.now, weights=weights[:, None, :])
+        carried.held = DECAY_PAST * (carried.held + self.maps.deposit(cells, resp))
+
+    def _learn(self, carried: Carried, sums: Moments) -> None:
+        """Common means, trend and sigmas from the faded sums and those of the frame."""
+        xp, now = self.backend.xp, carried.now
+        new = self._common_sums(sums, now.gain[0, 0, :])
+        count = carried.sums.resp[:, :, :1]
+        fade = xp.clip(LEAST_HELD / xp.maximum(count, xp.ones_like(count)), float(np.exp(-1.0 / MEMORY_FRAMES)), 1.0)
+        old = carried.sums
+        total = Moments(
+            old.log_likelihood,
+            old.resp * fade + new.resp,
+            old.dev * fade + new.dev,
+            old.square * fade[..., 0] + new.square,
+        )
+        flat = replace(now, drift=0.0 * now.drift)
+        then = self._steps(carried).refitted(flat, total)
+        step = then.coef - now.coef
+        carried.sums = moved(total, then.means - now.means, step, self.basis, backend=self.backend)
+        carried.now = replace(then, drift=now.drift)
+
+    def _common_sums(self, sums: Moments, gain: Array) -> Moments:
+        """Sums of frames (rows) of contrast `gain` (rows,), as frames of contrast 1 would give them, added up."""
+        xp, q = self.backend.xp, self.basis.n_terms
+        g = gain[:, None, None]
+        powers = np.array([0] + [1] * q + [2] * (len(self.basis.monomials) - q - 1))
+        resp = sums.resp / g ** self.backend.asarray(powers.astype(np.float64))
+        dev = sums.dev / g ** self.backend.asarray(1.0 + (np.arange(q + 1) > 0))
+        parts = (sums.log_likelihood, resp, dev, sums.square / gain[:, None] ** 2)
+        return Moments(*(xp.sum(part, axis=0, keepdims=True) for part in parts))
+
+
+def _added(parts: list[Moments]) -> Moments:
+    total = parts[0]
+    for part in parts[1:]:
+        total = Moments(
+            total.log_likelihood + part.log_likelihood,
+            total.resp + part.resp,
+            total.dev + part.dev,
+            total.square + part.square,
+        )
+    return total
+
+
+def _ordered(now: MovieParameters, order: np.ndarray, backend: Backend) -> MovieParameters:
+    """One movie with its components in the order (1, K)."""
+    take, place = backend.xp.take, backend.asarray(order[0])
+    return replace(
+        now,
+        alive=take(now.alive, place, axis=1),
+        weights=take(now.weights, place, axis=2),
+        means=take(now.means, place, axis=1),
+        sigmas=take(now.sigmas, place, axis=1),
+    )

@@ -1,0 +1,95 @@
+"""The live analysis: frame by frame, from the past alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gmrm_gpu as gg
+from gmrm_gpu.config import ComputeConfig, CorrectionConfig, MixtureConfig, SamplingConfig
+from gmrm_gpu.errors import ConfigError, InputError
+from gmrm_gpu.frames import ArrayMovie
+from gmrm_gpu.frames.movie import Visits
+from gmrm_gpu.live.analysis import LiveAnalysis
+from gmrm_gpu.results import FitStatus
+from gmrm_gpu.sampling import Sampler
+
+TENTH = gg.AnalysisConfig(
+    MixtureConfig(n_components=3), sampling=SamplingConfig(rate=0.1), compute=ComputeConfig(device="cpu")
+)
+
+
+@pytest.fixture(scope="module")
+def sim():
+    return gg.simulate("battery", shape=(96, 88), n_frames=16, seed=3)
+
+
+def live(movie, config=TENTH, frames=None):
+    analysis = LiveAnalysis(movie.shape, movie.dtype, config, valid=movie.valid)
+    return [analysis.process(movie.frame(t)) for t in frames or range(len(movie))]
+
+
+@pytest.fixture(scope="module")
+def tenth(sim):
+    return live(sim.movie)
+
+
+def test_labels_and_shares_are_near_the_truth(sim, tenth):
+    hit = [((f.labels == 2) == (truth == 2))[f.labels > 0].mean() for f, truth in zip(tenth, sim.truth, strict=True)]
+    assert np.mean(hit) > 0.99
+    share = np.array([f.share for f in tenth])
+    assert np.abs(share - sim.truth_share).max() < 0.02
+    assert all(f.status.usable for f in tenth)
+
+
+def test_a_frame_is_sampled_where_analyze_would_sample_it(sim, tenth):
+    drawn = Sampler(sim.movie.shape, TENTH.sampling).draw(
+        np.array([0]), 5, backend=LiveAnalysis((16, 16), np.uint8).backend
+    )
+    assert np.array_equal(np.flatnonzero(tenth[5].labels), np.sort(drawn.positions[0]))
+
+
+def test_visits_give_what_the_same_draw_of_whole_frames_gives(sim, tenth):
+    analysis = LiveAnalysis(sim.movie.shape, sim.movie.dtype, TENTH)
+    sampler = Sampler(sim.movie.shape, TENTH.sampling)
+    for t in range(4):
+        places = sampler.draw(np.array([0]), t, backend=analysis.backend).positions[0]
+        found = analysis.process(Visits(places, sim.movie.frame(t).reshape(-1)[places]))
+        assert found.share == tenth[t].share
+        assert np.array_equal(found.labels, tenth[t].labels)
+        assert np.isfinite(found.picture).sum() == found.n_samples
+
+
+def test_the_present_frame_changes_nothing_in_the_past(sim, tenth):
+    again = live(sim.movie, frames=range(8))
+    assert [f.share for f in again] == [f.share for f in tenth[:8]]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [np.zeros((96, 87), np.uint8), np.zeros((96, 88), np.uint16), np.zeros((96, 88), np.float32)],
+    ids=["size", "type", "real"],
+)
+def test_a_frame_unlike_the_others_is_refused_and_leaves_no_trace(sim, tenth, frame):
+    analysis = LiveAnalysis(sim.movie.shape, sim.movie.dtype, TENTH)
+    for t in range(3):
+        analysis.process(sim.movie.frame(t))
+        with pytest.raises(InputError):
+            analysis.process(frame)
+    assert analysis.process(sim.movie.frame(3)).share == tenth[3].share
+
+
+@pytest.mark.parametrize(
+    "config",
+    [TENTH.with_method("paper"), gg.AnalysisConfig(correction=CorrectionConfig(window="symmetric"))],
+    ids=["paper", "symmetric"],
+)
+def test_what_needs_the_future_is_refused(config):
+    with pytest.raises(ConfigError):
+        LiveAnalysis((32, 32), np.uint8, config)
+
+
+def test_constant_frames_have_a_status_and_no_share():
+    found = live(ArrayMovie(np.full((2, 32, 40), 7, np.uint8)))
+    assert [f.status for f in found] == [FitStatus.DEGENERATE] * 2
+    assert all(np.isnan(f.share) and not f.labels.any() for f in found)
