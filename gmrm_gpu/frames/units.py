@@ -69,7 +69,8 @@ def pixel_size(x: tuple[Any, Any], y: tuple[Any, Any]) -> tuple[float | None, st
 
     Parameters
     ----------
-    x, y : (size, unit) of a pixel along each axis, the units may differ; a sign only says which way the axis runs.
+    x, y : (size, unit) of a pixel along each axis, the units may differ; y may be negative, its axis then
+        runs upwards.
 
     Returns
     -------
@@ -82,10 +83,10 @@ def pixel_size(x: tuple[Any, Any], y: tuple[Any, Any]) -> tuple[float | None, st
     """
     if _only_counts(*x) and _only_counts(*y):
         return None, None
-    side_x, side_y = (to_um(_magnitude(value), unit) for value, unit in (x, y))
+    side_x, side_y = to_um(*x), to_um(_magnitude(y[0]), y[1])
     said = f"x {_told(*x)}, y {_told(*y)}"
     if side_x is None or side_y is None:
-        return None, f"the pixel size is not used, it is not a length ({said})"
+        return None, f"the pixel size is not used, it is not a length above zero ({said})"
     if not is_square(side_x, side_y):
         return None, f"the pixel size is not used, pixels are not square ({said})"
     if side_x >= _LARGEST_UM:

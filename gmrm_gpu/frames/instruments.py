@@ -1,0 +1,179 @@
+"""What only the makers' own files tell: detector, bit depth, times of frames, and traps of each format."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .axes import UNKNOWN, Axis, calibrated
+from .movie import Acquisition
+from .stamps import stamped, told, tvips_stamps, velox_stamps
+
+__all__ = ["also_held", "check_before", "facts", "read_ser", "told"]
+_DETECTOR = (
+    ("BinaryResult", "Detector"),
+    ("ImageList", "TagGroup0", "ImageTags", "Acquisition", "Device", "Name"),
+    ("ImageList", "TagGroup0", "ImageTags", "DataBar", "Device Name"),
+    ("ObjectInfo", "AcquireInfo", "CameraNamePath"),
+    ("de_metadata", "Camera Model"),
+)
+_BIT_DEPTH = (("BinaryResult", "BitsPerPixel"), ("tvips_header", "bitsperpixel"))
+_MRC_HEADER, _MRC_STAMP, _SER_IMAGE_HEADER = 1024, 212, 50
+
+
+def facts(path: Path, reader: str, found: dict[str, Any], axes: tuple[Axis, Axis, Axis]) -> tuple[Acquisition, Any]:
+    """What is known of a recording, and its data in the form that is read best.
+
+    Parameters
+    ----------
+    reader : module of RosettaSciIO that read `path`. found : what it found. axes : of time, y and x.
+    """
+    original = found.get("original_metadata", {})
+    time, y, x = axes
+    if reader == "mrc" and "de_metadata" not in original:
+        time = UNKNOWN  # the third length of an MRC cell is no time
+    known = calibrated(time, y, x, detector=_detector(found), bit_depth=_bit_depth(original))
+    special = {"emd": _velox, "tia": _tia, "mrc": _mrc, "tvips": _tvips}.get(reader)
+    data, n_frames = found["data"], len(found["data"]) if found["data"].ndim > 2 else 1
+    if special is not None:
+        known = special(known, path, original, n_frames)
+    return known, _ser_frames(path, found) if reader == "tia" else data
+
+
+def check_before(path: Path, reader: str) -> None:
+    """Refuse what RosettaSciIO would misread in silence: MRC files of the other byte order."""
+    if reader != "mrc":
+        return
+    with path.open("rb") as file:
+        header = file.read(_MRC_HEADER)
+    if len(header) < _MRC_HEADER:
+        raise InputError(f"{path.name} is truncated: {len(header)} bytes of a header of 1024; copy it again")
+    if header[_MRC_STAMP : _MRC_STAMP + 2] == b"\x11\x11":
+        raise InputError(f"{path.name} is a big-endian MRC file, which is not read; convert it to little-endian")
+
+
+def also_held(path: Path, reader: str) -> str | None:
+    """A sentence about spectra in a Velox file, which were not even looked at."""
+    if reader != "emd":
+        return None
+    import h5py
+
+    with h5py.File(path) as file:
+        kinds = [kind for kind in ("Spectrum", "SpectrumStream", "SpectrumImage") if len(file.get(f"Data/{kind}", ()))]
+    return f"the file also holds what is no movie: {', '.join(kinds)}" if kinds else None
+
+
+def read_ser(module: Any, path: Path) -> list[dict[str, Any]]:
+    """The series in a .ser file with what the .emi file beside it says; without one, as stored."""
+    about = path.with_name(path.stem.rpartition("_")[0] + ".emi")
+    if about.exists():
+        for found in module.file_reader(str(about), lazy=True):
+            if found["metadata"]["General"].get("original_filename") == path.name:
+                return [found]
+    return module.file_reader(str(path), lazy=True)
+
+
+def _lookup(tree: Any, keys: Iterable[str]) -> Any:
+    for key in keys:
+        tree = tree.get(key) if hasattr(tree, "get") else None
+    return tree
+
+
+def _detector(found: dict[str, Any]) -> str | None:
+    original, instrument = found.get("original_metadata", {}), found["metadata"].get("Acquisition_instrument", {})
+    names = [_lookup(original, keys) for keys in _DETECTOR]
+    names += [_lookup(instrument, ("TEM", "detector")), _lookup(instrument, ("TEM", "Detector", "name"))]
+    return next((str(name).strip() for name in names if isinstance(name, str) and name.strip()), None)
+
+
+def _bit_depth(original: dict[str, Any]) -> int | None:
+    values = (_lookup(original, keys) for keys in _BIT_DEPTH)
+    return next((int(value) for value in values if value is not None), None)
+
+
+def _velox(known: Acquisition, path: Path, original: dict[str, Any], n_frames: int) -> Acquisition:
+    """Velox stamps each frame of a camera; the axis that RosettaSciIO makes has the exposure time as its step."""
+    if "BinaryResult" not in original or n_frames < 2:
+        return known
+    if "FrameTime" in original.get("Scan", {}):
+        return known
+    stamps = velox_stamps(path, n_frames)
+    if stamps is not None:
+        return stamped(known, stamps)
+    return told(known, "the frame time is the exposure time of the camera: pauses between frames are not counted")
+
+
+def _tia(known: Acquisition, path: Path, original: dict[str, Any], n_frames: int) -> Acquisition:
+    header = original["ser_header_parameters"]
+    planned, stored = (int(header[f"{what}NumberElements"]) for what in ("Total", "Valid"))
+    if stored < planned:
+        known = told(known, f"the series was planned for {planned} images and holds {stored}")
+    if "ObjectInfo" not in original:
+        known = told(
+            known,
+            "the .emi file beside the .ser file is missing: the detector is unknown, and lengths are taken for "
+            "lengths on the specimen, which is wrong for diffraction patterns",
+        )
+    if n_frames < 2:
+        return known
+    seconds = _lookup(original, ("ObjectInfo", "AcquireInfo", "FrameTime"))
+    if seconds is not None:
+        note = "the frame time is that of one scan: pauses between scans are not counted"
+        return told(replace(known, frame_time_s=float(seconds)), note)
+    return stamped(known, np.asarray(header["Time"], np.float64), resolution_s=1.0)
+
+
+def _mrc(known: Acquisition, path: Path, original: dict[str, Any], n_frames: int) -> Acquisition:
+    if int(original["std_header"]["MODE"]) == 0:
+        known = told(known, "8-bit grey levels of MRC files are taken as 0 to 255; some programs mean -128 to 127")
+    camera = original.get("de_metadata")
+    if not camera or n_frames < 2:
+        return known
+    try:  # frames on disk are sums of frames of the camera
+        step = float(camera.get("Autosave Movie Sum Count", 1)) / float(camera["Frames Per Second"])
+    except (KeyError, ValueError, ZeroDivisionError):
+        step = math.nan
+    if math.isfinite(step) and step > 0:
+        return replace(known, frame_time_s=step)
+    return told(replace(known, frame_time_s=None), "the info file of the camera does not tell the frame time")
+
+
+def _tvips(known: Acquisition, path: Path, original: dict[str, Any], n_frames: int) -> Acquisition:
+    known = stamped(replace(known, frame_time_s=None), tvips_stamps(path, original["tvips_header"], n_frames), 1e-3)
+    if known.pixel_size_um is None:
+        return known
+    return told(known, "the pixel size of a TVIPS stream may be that of the camera, not of the specimen: check it")
+
+
+def _ser_frames(path: Path, found: dict[str, Any]) -> Any:
+    """The images of a .ser file, mapped; RosettaSciIO would read the whole file for each of them.
+
+    An image stands after 50 bytes of its own header, rows from the bottom up (as DigitalMicrograph and RosettaSciIO
+    show them: reversed). The offsets of the images stand at OffsetArrayOffset, 4 bytes each, 8 from version 0x220.
+    """
+    header, data = found["original_metadata"]["ser_header_parameters"], found["data"]
+    n = int(header["ValidNumberElements"])
+    wide = int(header["SeriesVersion"]) > 0x210
+    ser = path.with_name(found["metadata"]["General"]["original_filename"])
+    with ser.open("rb") as file:
+        file.seek(int(header["OffsetArrayOffset"]))
+        offsets = np.array(struct.unpack(f"<{n}{'Q' if wide else 'I'}", file.read(n * (8 if wide else 4))), np.int64)
+    steps = np.diff(offsets)
+    if data.ndim not in (2, 3) or (steps != steps[:1]).any() or (data.ndim == 3 and len(data) != n):
+        return data
+    height, width = data.shape[-2:]
+    size = data.dtype.itemsize
+    strides = (int(steps[0]) if n > 1 else 0, width * size, size)
+    mapped = np.memmap(ser, np.uint8, "r")
+    start = int(offsets[0]) + _SER_IMAGE_HEADER
+    if start + strides[0] * (n - 1) + height * width * size > mapped.size:
+        raise InputError(f"{ser.name} is truncated: its last image leaves the file; copy or export it again")
+    images: np.ndarray = np.ndarray((n, height, width), data.dtype.newbyteorder("<"), mapped, start, strides)
+    return images[:, ::-1] if data.ndim == 3 else images[0, ::-1]

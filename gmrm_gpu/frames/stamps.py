@@ -1,0 +1,79 @@
+"""When each frame was taken, where an instrument's file stamps its frames with times."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .movie import Acquisition
+
+# Cameras stamp frames some per cent early or late; a frame left out is off by a whole step.
+_EVEN = 0.2
+_TVIPS_STAMP = [("number", "<u4"), ("seconds", "<u4"), ("ms", "<u4")]
+_VELOX_STAMP = re.compile(rb'TimeStamp":\s*\{[^}]*?"value":\s*"?(\d+)')
+
+
+def stamped(known: Acquisition, times_s: np.ndarray | None, resolution_s: float = 0.0) -> Acquisition:
+    """`known` with the frame time, or the times of uneven frames, that stamps tell.
+
+    Parameters
+    ----------
+    times_s : (T,) seconds from any zero; None where there are none.
+    resolution_s : the smallest difference that the stamps can show.
+
+    Returns
+    -------
+    Acquisition
+        With `frame_time_s` where the frames are even to a fifth of a step, else with `times_s` from the first frame;
+        unchanged but for a note where the stamps do not ascend.
+    """
+    if times_s is None or len(times_s) < 2:
+        return known
+    steps = np.diff(np.asarray(times_s, np.float64))
+    if not (steps > 0).all():
+        why = f"they are kept to {resolution_s:g} s only" if resolution_s >= 1 else "they do not ascend"
+        return told(known, f"the stored times of the frames are not used, {why}")
+    step = float(steps.mean())
+    if np.abs(steps - step).max() <= max(_EVEN * step, resolution_s):
+        return replace(known, frame_time_s=float(f"{step:.9g}"))
+    note = f"the frames are unevenly spaced in time, by {steps.min():.6g} to {steps.max():.6g} s"
+    return told(replace(known, frame_time_s=None, times_s=np.cumsum(np.append(0.0, steps))), note)
+
+
+def told(known: Acquisition, *notes: str | None) -> Acquisition:
+    """`known` with more notes; None is none."""
+    return replace(known, notes=(*known.notes, *(note for note in notes if note)))
+
+
+def velox_stamps(path: Path, n_frames: int) -> np.ndarray | None:
+    """(T,) seconds of the frames of the one image in a Velox file, or None; its metadata has a column a frame."""
+    import h5py
+
+    with h5py.File(path) as file:
+        groups = list(file.get("Data/Image", {}).values())
+        columns = groups[0]["Metadata"] if len(groups) == 1 and "Metadata" in groups[0] else None
+        if columns is None or columns.shape[1] != n_frames:
+            return None
+        found = [_VELOX_STAMP.search(columns[:, t].tobytes()) for t in range(n_frames)]
+    stamps = [int(match[1]) for match in found if match]
+    return np.array([stamp - stamps[0] for stamp in stamps]) * 1e-6 if len(stamps) == n_frames else None
+
+
+def tvips_stamps(path: Path, header: dict[str, Any], n_frames: int) -> np.ndarray | None:
+    """(T,) seconds of the frames of a TVIPS stream; each has seconds and milliseconds 4 bytes into its header."""
+    extra = 12 if header["version"] == 1 else int(header["frameheaderbytes"])
+    pixels = int(header["dimx"]) * int(header["dimy"]) * (int(header["bitsperpixel"]) // 8)
+    record = np.dtype([*_TVIPS_STAMP, ("rest", "V", extra - 12 + pixels)])
+    parts, stem = [], path.name[:-9]  # NAME_000.tvips, NAME_001.tvips, ...
+    for number in range(1000):
+        part = path.with_name(f"{stem}{number:03d}{path.suffix}")
+        if not part.exists():
+            break
+        parts.append(np.memmap(part, record, "r", offset=int(header["size"]) if number == 0 else 0))
+    seconds = np.concatenate([part["seconds"].astype(np.float64) for part in parts] or [np.zeros(0)])
+    ms = np.concatenate([part["ms"].astype(np.float64) for part in parts] or [np.zeros(0)])
+    return seconds - seconds[0] + ms * 1e-3 if seconds.size == n_frames else None
