@@ -83,6 +83,7 @@ class Corrector:
     ----------
     shape : (height, width). n_phases : labels run from 0 to n_phases - 1. foreground : the foreground's label.
     wanted : numbers of the frames to correct, counted from the first pushed; None: all.
+    repeats : whether a pixel may be visited more than once in a frame. It then votes once for each phase seen there.
     """
 
     shape: tuple[int, int]
@@ -91,6 +92,7 @@ class Corrector:
     foreground: int
     backend: Backend
     wanted: frozenset[int] | None = None
+    repeats: bool = False
     _ring: deque[tuple[int, list[Array]]] = field(default_factory=deque, init=False)
     """Frame number; per group of replicates, running sum of packed visits, flat."""
     _waiting: deque[_Frame] = field(default_factory=deque, init=False)
@@ -181,12 +183,21 @@ class Corrector:
         """Running sum of `visits` at `index`; reuses memory, since fresh pages cost more than the sum itself."""
         backend = self.backend
         scratch = self._scratch.pop(size) if size in self._scratch else backend.zeros((size,), self._word)
-        scratch = backend.put(scratch, index, visits)
+        for part, votes in self._apart(index, visits):
+            scratch = backend.put(scratch, part, backend.xp.take(scratch, part) + votes if self.repeats else votes)
         spare = self._spare.get(size)
         out = spare.pop() if spare else backend.zeros((size,), self._word)
         image = backend.running_sum(scratch, out)
         self._scratch[size] = backend.put(scratch, index, backend.xp.zeros_like(visits))
         return image
+
+    def _apart(self, index: Array, visits: Array) -> list[tuple[Array, Array]]:
+        """`index` and `visits`; where pixels may repeat a phase at a time, so that equal places hold equal votes."""
+        if not self.repeats:
+            return [(index, visits)]
+        xp = self.backend.xp
+        chosen = [xp.nonzero(visits == self._unit[phase])[0] for phase in range(self.n_phases)]
+        return [(xp.take(index, rows), xp.take(visits, rows)) for rows in chosen if rows.shape[0]]
 
     def _correct(self, frame: _Frame) -> Corrected:
         xp = self.backend.xp

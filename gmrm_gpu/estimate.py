@@ -28,6 +28,8 @@ def sample_mean(
     clusters: str,
     length: int,
     *,
+    groups: Array | None = None,
+    n_distinct: np.ndarray | None = None,
     backend: Backend,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean over the samples of one frame and its design variance, (R,) each on the host.
@@ -39,6 +41,9 @@ def sample_mean(
         replacement. ``stratified``: half the mean squared difference of successive samples, which lie in neighbouring
         blocks: too large by what neighbouring blocks differ more than the pixels of one. ``lines``: between segments
         of `length` samples, since those of one segment are neighbours.
+    groups : (R, m) int32; samples that share a number, repeated visits of one pixel or a stretch of a line, are one
+        look: the variance is that between groups, whatever the scheme.
+    n_distinct : (R,) different pixels among the samples; None: all are different.
     """
     xp = backend.xp
     values = xp.astype(values, xp.float64)
@@ -47,8 +52,22 @@ def sample_mean(
     n = np.maximum(n_samples, 1)
     mean = np.where(n_samples > 0, backend.to_host(xp.sum(values, axis=1)) / n, np.nan)
     deviation = (values - backend.asarray(np.nan_to_num(mean))[:, None]) * weight
-    unseen = np.where(n_samples > 0, np.maximum(0.0, 1 - n_samples / n_pixels), np.nan)
+    seen = n_samples if n_distinct is None else n_distinct
+    unseen = np.where(n_samples > 0, np.maximum(0.0, 1 - seen / n_pixels), np.nan)
+    if groups is not None:
+        return mean, unseen * _spread_of_groups(deviation, weight, n, groups, backend)
     return mean, unseen * _spread(deviation, weight, n, clusters, length, backend)
+
+
+def _spread_of_groups(deviation: Array, weight: Array, n: np.ndarray, groups: Array, backend: Backend) -> np.ndarray:
+    """As `_spread`, between groups (R, m) of samples: their sums are the observations (Cochran 1977, ch. 9A)."""
+    xp, (rows, m) = backend.xp, deviation.shape
+    index = xp.reshape(xp.astype(groups, xp.int64) + backend.arange(rows, dtype=xp.int64)[:, None] * m, (-1,))
+    sums, counts = (
+        xp.reshape(backend.count(index, xp.reshape(a, (-1,)), rows * m), (rows, m)) for a in (deviation, weight)
+    )
+    n_groups = backend.to_host(xp.sum(xp.astype(counts > 0, xp.float64), axis=1))
+    return backend.to_host(xp.sum(sums * sums, axis=1)) / n**2 * n_groups / np.maximum(n_groups - 1, 1)
 
 
 def _spread(deviation: Array, weight: Array, n: np.ndarray, clusters: str, length: int, backend: Backend) -> np.ndarray:

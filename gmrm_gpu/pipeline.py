@@ -98,6 +98,7 @@ def analyze(
         **{f"{name}_sd": getattr(curves, f"{name}_sd")[0] for name in ESTIMATORS},
         n_samples=curves.n_samples[0],
         n_without_neighbours=curves.without_neighbours[0],
+        visited_share=runner.visited_shares(rate, curves.n_samples[0]),
         status=curves.status[0],
         fits=fits,
         foreground=np.concatenate(recorder.foregrounds),

@@ -63,7 +63,7 @@ class Recorder(Observer):
         self.fits.append(fit[0])
         self.foregrounds.append(foreground[:1])
         if t in self.chosen:
-            self.images[t] = self.movie.frame(t).copy()
+            self.images[t] = self.movie.picture(t).copy()
             self.raw[t] = self._image(positions, labels)
         for corrector, kept in zip(self._correctors, self.by_setting, strict=True):
             for done in corrector.push(positions, labels):

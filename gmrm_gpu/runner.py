@@ -28,6 +28,7 @@ from .runs import Ticks, run_replicates
 from .sampling import Sampler
 from .survey import check_movie, count_of, survey_movie
 from .tally import Curves, TallySettings
+from .visited import Visited, sampler_of
 
 Progress = Callable[[int, int], None]
 CPU_BLOCK_SAMPLES = 2**26
@@ -59,12 +60,13 @@ class Runner:
         self.movie, self.config = movie, config.resolved
         config = self.config
         self.backend = backend or get_backend(config.compute.device, config.compute.dtype)
-        first = movie.frame(0)
-        self.frames = MovieFrames(movie.frame, movie.frame_numbers, movie.shape, first.dtype)
-        self.engine: Engine = engine or select_engine(self.backend, config, movie.shape, first.dtype)
+        self.visited = Visited.of(movie) if movie.sampled else None
+        self.frames = MovieFrames(movie.frame, movie.frame_numbers, movie.shape, movie.dtype)
+        self.engine: Engine = engine or select_engine(
+            self.backend, config, movie.shape, movie.dtype, sampled=movie.sampled
+        )
         size = movie.pixel_size_um
-        n_pixels = movie.shape[0] * movie.shape[1] if movie.valid is None else int(movie.valid.sum())
-        self.scale = make_scale(config.quantity, n_pixels, size)
+        self.scale = make_scale(config.quantity, movie.n_pixels, size)
         weights = volume_weights(movie.shape, config.quantity, size)
         self.host_weights = weights
         self.volume_weights = None if weights is None else self.backend.asarray(weights)
@@ -90,7 +92,10 @@ class Runner:
 
     @property
     def time_s(self) -> np.ndarray | None:
-        """(T,) time of each frame since frame number 0."""
+        """(T,) time of each frame since frame number 0, or as the file has it."""
+        times = self.movie.acquisition.times_s
+        if times is not None and self.config.quantity.frame_time_s is None:
+            return times
         return None if self.frame_time_s is None else self.movie.frame_numbers * self.frame_time_s
 
     @property
@@ -106,11 +111,20 @@ class Runner:
             pixel_size_um=self.config.quantity.pixel_size_um or movie.pixel_size_um,
             frame_time_s=self.frame_time_s,
             frame_numbers=tuple(int(n) for n in movie.frame_numbers),
+            detector=movie.acquisition.detector,
+            bit_depth=movie.acquisition.bit_depth,
+            sampled=movie.sampled,
         )
+
+    def visited_shares(self, rate: float, n_samples: np.ndarray) -> np.ndarray:
+        """(T,) part of each frame's pixels that a run at `rate` with `n_samples` (T,) sees."""
+        if self.visited is not None and rate >= 1:
+            return self.visited.shares
+        return np.minimum(1.0, n_samples / self.scale.n_pixels)
 
     def sampler(self, rate: float) -> Sampler:
         """Draws at `rate`; refuses a rate that gives a fit fewer samples than parameters."""
-        sampler = Sampler(self.movie.shape, replace(self.config.sampling, rate=rate), self.movie.valid)
+        sampler = sampler_of(self.movie, replace(self.config.sampling, rate=rate), self.visited)
         held, where = self._samples_of_a_fit(sampler)
         needed = self.config.mixture.n_parameters + 1
         enough = needed * sampler.capacity / held / sampler.n_pixels
@@ -129,12 +143,14 @@ class Runner:
     def _samples_of_a_fit(self, sampler: Sampler) -> tuple[int, str]:
         """How many samples share one fit's parameters, and of what."""
         if self.config.method == "movie":
-            return sampler.capacity * len(self.movie), "in all"
+            return sampler.total(len(self.movie)), "in all"
         return sampler.capacity, "a frame"
 
     def corrector(self) -> Corrector:
         """A fresh vote with the configured settings."""
-        return self.engine.corrector(self.movie.shape, self.config.correction, self.config.phases)
+        vote = self.engine.corrector(self.movie.shape, self.config.correction, self.config.phases)
+        repeats = self.visited is not None and bool(self.visited.n_repeats.any())
+        return replace(vote, repeats=repeats)
 
     def bytes_per_replicate(self, rate: float) -> int:
         """Memory one replicate takes at `rate`."""
@@ -237,7 +253,9 @@ class Runner:
 
     def warnings(self, rates: tuple[float, ...]) -> list[str]:
         """What a reader of the results should know beforehand."""
-        config, found = self.config, [] if self.survey.outliers is None else [self.survey.outliers]
+        config, found = self.config, list(self.movie.acquisition.notes)
+        found += [text for text in (self.survey.outliers, self.survey.zeros) if text is not None]
+        found += [] if self.visited is None else self.visited.remarks()
         if isinstance(self.engine, GenericEngine) and self.engine.no_kernels:
             where = "GPU works without the fused kernels" if self.backend.name == "cupy" else "CPU works by arrays"
             found.append(f"The {where} because {self.engine.no_kernels}. Results are as good, but take longer.")

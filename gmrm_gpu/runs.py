@@ -13,8 +13,10 @@ from .correct import Corrected
 from .engines import Counted, FusedEngine, GenericEngine, Kept
 from .engines.generic import LabelledMovie
 from .recorder import Observer
+from .results import FitStatus
 from .sampling import Draw, Sampler
 from .tally import Curves, Expected, Tally, curves_of_counts
+from .visited import drawn_values
 
 if TYPE_CHECKING:
     from .runner import Runner
@@ -48,8 +50,9 @@ def _frame_by_frame(
     for t, number in enumerate(numbers):
         draw = sampler.draw(replicates, number, backend=runner.backend)
         fit, labels, posterior = engine.fit_and_label(
-            runner.movie.frame(t),
+            drawn_values(runner.movie, t, draw, backend=runner.backend),
             draw,
+            runner.movie.shape,
             config.mixture,
             config.phases,
             streams=runner.streams(rate, replicates, number),
@@ -114,8 +117,9 @@ def _whole_movie(runner: Runner, rate: float, replicates: np.ndarray, tally: Tal
         labels, fit = found.labels[:, t, :], found.fit.frames[:, t]
         tally.observer.fitted(t, fit, found.foreground, draw.positions, labels)
         weighted = None if found.expected_weighted is None else found.expected_weighted[:, t]
+        status = np.where(draw.n_samples > 0, fit.status, np.uint8(FitStatus.TOO_FEW))
         expected = Expected(found.expected[:, t, :], found.expected_mean[:, t], weighted)
-        tally.push(t, draw, labels, fit.status, posterior=found.posterior[:, t, :], expected=expected)
+        tally.push(t, draw, labels, status, posterior=found.posterior[:, t, :], expected=expected)
 
 
 def _fit_by_arrays(
@@ -140,10 +144,7 @@ def _fit_by_arrays(
 def _all_samples(runner: Runner, draws: list[Draw]) -> tuple[Array, Array, Array | None]:
     """Values, positions and validity (R, T, m) of the draws of all frames."""
     backend, xp = runner.backend, runner.backend.xp
-    values = []
-    for t, draw in enumerate(draws):
-        image = backend.asarray(np.ascontiguousarray(runner.movie.frame(t)).reshape(-1))
-        values.append(xp.reshape(xp.take(image, xp.reshape(draw.positions, (-1,))), draw.positions.shape))
+    values = [drawn_values(runner.movie, t, draw, backend=backend) for t, draw in enumerate(draws)]
     valid = None if draws[0].valid is None else xp.stack([draw.valid for draw in draws], axis=1)
     return xp.stack(values, axis=1), xp.stack([draw.positions for draw in draws], axis=1), valid
 

@@ -20,15 +20,21 @@ from .philox import N_FEISTEL_ROUNDS, STREAM_LAYOUT, STREAM_SAMPLE, permute, phi
 
 @dataclass(frozen=True)
 class Draw:
-    """Visited pixels. positions : (R, m) int32, flat indices y * W + x, distinct within a row.
+    """Visited pixels. positions : (R, m) int32, flat indices y * W + x; distinct within a row but for `clusters`.
 
     valid : (R, m) bool on the device, or None where every entry counts; padding repeats a legal position.
     n_samples : (R,) int64 on the host.
+    values : (R, m) grey levels, where the draw itself knows them: of a sub-sampled movie.
+    clusters : (R, m) int32, visits that are no independent look at the frame share a number; None: all are independent.
+    n_distinct : (R,) int64 on the host, pixels among the samples; None: as many as samples.
     """
 
     positions: Array
     valid: Array | None
     n_samples: np.ndarray
+    values: Array | None = None
+    clusters: Array | None = None
+    n_distinct: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,10 @@ class Sampler:
     def is_full(self) -> bool:
         """Whether every allowed pixel is visited."""
         return self.config.rate >= 1
+
+    def total(self, n_frames: int) -> int:
+        """Places of so many frames."""
+        return self.capacity * n_frames
 
     @property
     def cluster_length(self) -> int:

@@ -29,6 +29,7 @@ from .results import FitStatus, MixtureFit
 from .results.selection import COMPONENTS, TREND, TREND_LOCAL, ModelSelection, SelectionRow, SelectionTest
 from .sampling import Sampler
 from .survey import survey_movie
+from .visited import drawn_values, sampler_of
 
 Progress = Callable[[int, int], None]
 
@@ -103,10 +104,10 @@ def select_model(
 
 def pool_pixels(movie: Movie, config: AnalysisConfig, n_frames: int, max_samples: int, backend: Backend) -> Pool:
     """At most `max_samples` pixels that ``config.sampling`` draws (replicate 0), evenly from frames over the movie."""
-    sampler = Sampler(movie.shape, config.sampling, movie.valid)
+    sampler = sampler_of(movie, config.sampling)
     n_frames = min(len(movie), max(n_frames, -(-max_samples // sampler.capacity)), max_samples)
     quota = max_samples // n_frames
-    if sampler.is_full and quota < sampler.n_pixels:
+    if sampler.is_full and quota < sampler.n_pixels and not movie.sampled:
         # Spread over the frame, so that few are neighbours.
         rate = min(1.0, quota / sampler.n_pixels)
         sampler = Sampler(movie.shape, replace(config.sampling, rate=rate, scheme="stratified"), movie.valid)
@@ -114,10 +115,14 @@ def pool_pixels(movie: Movie, config: AnalysisConfig, n_frames: int, max_samples
     chosen = np.unique(np.linspace(0, len(movie) - 1, n_frames).round().astype(int))
     for t in chosen:
         draw = sampler.draw(np.array([0]), int(movie.frame_numbers[t]), backend=backend)
-        where = backend.to_host(draw.positions)[0]
-        where = where if draw.valid is None else where[backend.to_host(draw.valid)[0]]
-        where = where[_even(where.size, quota)]
-        seen = movie.frame(int(t)).reshape(-1)[where].astype(np.float64)
+        where, seen = (
+            backend.to_host(a)[0] for a in (draw.positions, drawn_values(movie, int(t), draw, backend=backend))
+        )
+        if draw.valid is not None:
+            inside = backend.to_host(draw.valid)[0]
+            where, seen = where[inside], seen[inside]
+        kept = _even(where.size, quota)
+        where, seen = where[kept], seen[kept].astype(np.float64)
         values.append(seen[np.isfinite(seen)])
         positions.append(where[np.isfinite(seen)])
     frames = tuple(int(movie.frame_numbers[t]) for t in chosen)
@@ -144,7 +149,7 @@ class _Work:
     @property
     def per_frame(self) -> int:
         """Pixels that the analysis sees of a frame."""
-        return Sampler(self.movie.shape, self.config.sampling, self.movie.valid).capacity
+        return sampler_of(self.movie, self.config.sampling).capacity
 
     @property
     def mixture(self) -> MixtureConfig:

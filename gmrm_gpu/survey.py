@@ -10,6 +10,8 @@ from .config import MixtureConfig
 from .errors import InputError
 from .frames import Movie
 
+_MANY_ZEROS = 0.2
+"""Part of a frame that may be exactly 0 without a question whether it was visited at all."""
 _FAR = 5.0
 """Outliers lie this many times the range of 99.6 % of the pixels beyond it; no phase or saturation does."""
 
@@ -23,30 +25,41 @@ class Survey:
     n_distinct : the most distinct grey levels in one of them.
     sigma_floor : smallest sigma the data can show, grey levels: the quantisation step / sqrt(12) of integers, a
         thousandth of the spread of real numbers.
-    outliers : a sentence about hot or dead pixels, or None.
+    outliers : a sentence about hot or dead pixels, or None. zeros : one about pixels that seem not visited.
     """
 
     n_distinct: int
     sigma_floor: float
     outliers: str | None
+    zeros: str | None = None
 
 
 def survey_movie(movie: Movie) -> Survey:
     """Read three frames and sum them up."""
-    n_distinct, spreads, outliers = 0, [], None
+    n_distinct, spreads, outliers, zeros = 0, [], None, None
     for t in sorted({0, len(movie) // 2, len(movie) - 1}):
-        frame = movie.frame(t)
-        values = frame.reshape(-1) if movie.valid is None else frame[movie.valid]
+        values = movie.visits(t).values
         if values.size == 0:
             continue
         n_distinct = max(n_distinct, np.unique(values).size)
         low, high = np.quantile(values, (0.002, 0.998))
         spreads.append(float(high - low))
         outliers = outliers or _outliers(values, low, high, int(movie.frame_numbers[t]))
+        zeros = zeros or (None if movie.sampled else _zeros(values, int(movie.frame_numbers[t])))
     if movie.dtype.kind in "iub":
-        return Survey(n_distinct, 1.0 / 12**0.5, outliers)
+        return Survey(n_distinct, 1.0 / 12**0.5, outliers, zeros)
     widest = max(spreads, default=0.0)
-    return Survey(n_distinct, 2.5e-4 * widest if widest > 0 else 1e-12, outliers)
+    return Survey(n_distinct, 2.5e-4 * widest if widest > 0 else 1e-12, outliers, zeros)
+
+
+def _zeros(values: np.ndarray, number: int) -> str | None:
+    part = np.count_nonzero(values == 0) / values.size
+    if part <= _MANY_ZEROS:
+        return None
+    return (
+        f"Frame {number} is exactly 0 in {100 * part:.3g} % of its pixels. If the beam did not go there, say so with "
+        "--unvisited 0 or --visited MASK; as it stands they count as dark pixels."
+    )
 
 
 def _outliers(values: np.ndarray, low: float, high: float, number: int) -> str | None:
@@ -71,7 +84,7 @@ def check_movie(movie: Movie, survey: Survey, mixture: MixtureConfig) -> None:
             f"frames of {height} x {width} usable rows and columns are too small for a trend with x^{a} and y^{b}; "
             "use --trend none or linear, or larger frames"
         )
-    n_pixels = height * width if movie.valid is None else int(movie.valid.sum())
+    n_pixels = movie.n_pixels
     if n_pixels <= mixture.n_parameters:
         raise InputError(f"frames have {n_pixels} usable pixels, but the model has {mixture.n_parameters} parameters")
     if survey.n_distinct < mixture.n_components:

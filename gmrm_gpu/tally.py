@@ -135,7 +135,17 @@ class Tally:
         n = s.backend.to_host(xp.sum(xp.astype(visited, xp.int64), axis=1))
         scheme, length = s.sampler.config.scheme, s.sampler.cluster_length
         values = xp.astype(values, xp.float64)
-        return sample_mean(values, visited, n, s.n_pixels, scheme, length, backend=s.backend)
+        return sample_mean(
+            values,
+            visited,
+            n,
+            s.n_pixels,
+            scheme,
+            length,
+            groups=draw.clusters,
+            n_distinct=draw.n_distinct,
+            backend=s.backend,
+        )
 
     def _count(self, done: Corrected) -> None:
         """Estimates of a frame whose labels are final."""

@@ -14,13 +14,13 @@ import numpy as np
 from .backend import Backend, get_backend
 from .classify import foreground_components
 from .config import AnalysisConfig, MixtureConfig, PhaseConfig
-from .frames import Movie
+from .frames import Movie, MovieView
 from .mixture.design import Samples, TrendBasis, make_samples
 from .mixture.fit import fit_samples, refit_samples
 from .results import MixtureFit
 from .results.trend import REMEDIES
-from .sampling import Sampler
 from .survey import survey_movie
+from .visited import Visited, drawn_values, sampler_of
 
 MAX_SAMPLES = 2**14
 """Pixels of a frame that are looked at, at most."""
@@ -92,18 +92,18 @@ def check_trend(
 
 def _samples(movie: Movie, chosen: np.ndarray, config: AnalysisConfig, backend: Backend) -> Samples:
     """One row of samples a frame."""
-    n_pixels = movie.shape[0] * movie.shape[1] if movie.valid is None else int(movie.valid.sum())
-    sampling = replace(config.sampling, rate=min(1.0, MAX_SAMPLES / n_pixels), scheme="fixed")
-    sampler = Sampler(movie.shape, sampling, movie.valid)
-    positions = np.concatenate(
-        [
-            backend.to_host(sampler.draw(np.array([0]), int(movie.frame_numbers[t]), backend=backend).positions)
-            for t in chosen
-        ]
-    )
-    values = np.stack([movie.frame(int(t)).reshape(-1)[p] for t, p in zip(chosen, positions, strict=True)])
-    basis = TrendBasis(config.mixture.terms)
-    return make_samples(values, positions, movie.shape, basis, backend=backend)
+    if movie.sampled:
+        chosen = np.array([t for t in chosen if movie.visits(int(t)).positions.size])
+    numbers, xp = movie.frame_numbers[chosen], backend.xp
+    movie = MovieView(movie, index=chosen)
+    visited = Visited.of(movie) if movie.sampled else None
+    most = MAX_SAMPLES if visited is None else min(MAX_SAMPLES, int(visited.counts.min()))
+    sampling = replace(config.sampling, rate=min(1.0, most / movie.n_pixels), scheme="fixed")
+    sampler = sampler_of(movie, sampling, visited)
+    draws = [sampler.draw(np.array([0]), int(number), backend=backend) for number in numbers]
+    values = xp.concat([drawn_values(movie, t, draw, backend=backend) for t, draw in enumerate(draws)], axis=0)
+    positions = xp.concat([draw.positions for draw in draws], axis=0)
+    return make_samples(values, positions, movie.shape, TrendBasis(config.mixture.terms), backend=backend)
 
 
 def _optima(samples: Samples, config: MixtureConfig, sigma_floor: float, backend: Backend) -> list[MixtureFit]:

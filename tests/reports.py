@@ -165,9 +165,10 @@ def make_analysis(*, shape=(48, 64), n_frames=6, config=None, **changes: Any) ->
     phases, movie = phantom(shape, n_frames)
     share = changes.get("share", (phases == 2).mean(axis=(1, 2)))
     missing = np.full(n_frames, np.nan)
+    config = changes.pop("config", None) or config or paper_config()
     values = {
         "movie": make_info(movie),
-        "config": config or paper_config(),
+        "config": config,
         "scale": Scale(shape[0] * shape[1]),
         "frame": np.arange(n_frames),
         "time_s": None,
@@ -180,6 +181,7 @@ def make_analysis(*, shape=(48, 64), n_frames=6, config=None, **changes: Any) ->
         **dict.fromkeys(("assisted", "assisted_sd", "smoothed", "smoothed_sd"), missing),
         "n_samples": np.full(n_frames, 300),
         "n_without_neighbours": np.zeros(n_frames, np.int64),
+        "visited_share": np.full(n_frames, config.sampling.rate),
         "status": np.zeros(n_frames, np.uint8),
         "fits": MixtureFit.stack([one_fit()] * n_frames),
         "foreground": np.tile([False, False, True], (n_frames, 1)),

@@ -38,6 +38,7 @@ GROWTH = [
     "area_um2",
     "volume_um3",
     "n_samples",
+    "visited_share",
     "n_without_neighbours",
     "status",
     "share_raw",

@@ -32,6 +32,7 @@ from ..runner import Runner
 from ..study import run_study
 from ..synthetic import simulate
 from ..trendcheck import check_trend
+from ..visited import Visited
 from . import console as say
 from .console import Console
 from .options import analysis_config, study_config
@@ -104,8 +105,9 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
     low, high, total, count, distinct = math.inf, -math.inf, 0.0, 0, 0
     with console.progress("reading", "frames") as progress:
         for done, t in enumerate(chosen, 1):
-            frame = movie.frame(int(t))
-            values = frame.reshape(-1) if movie.valid is None else frame[movie.valid]
+            values = movie.visits(int(t)).values
+            if values.size == 0:
+                continue
             low, high = min(low, values.min()), max(high, values.max())
             total, count = total + float(values.sum(dtype=np.float64)), count + values.size
             distinct = max(distinct, np.unique(values).size) if t in (chosen[0], chosen[-1]) else distinct
@@ -113,19 +115,30 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
                 progress(done, len(chosen))
     part = "" if len(chosen) == len(movie) else f" (from {len(chosen)} frames)"
     height, width = movie.shape
-    n_excluded = 0 if movie.valid is None else int((~movie.valid).sum())
     size = config.quantity.pixel_size_um or movie.pixel_size_um
     interval = config.quantity.frame_time_s or movie.frame_time_s
-    stored = len(movie) * height * width * movie.dtype.itemsize
     print(f"movie        {movie.name}")
     print(f"frames       {len(movie)} (numbers {movie.frame_numbers[0]} to {movie.frame_numbers[-1]})")
-    print(f"size         {height} x {width} pixels (height x width), {n_excluded:,} excluded")
-    print(f"type         {movie.dtype}, {stored / 1e6:,.1f} MB in all")
+    print(f"size         {height} x {width} pixels (height x width), {height * width - movie.n_pixels:,} excluded")
+    print(f"type         {movie.dtype}{_type_text(movie)}")
+    if movie.sampled:
+        print(f"visited      {say.visited_text(Visited.of(movie).shares)}")
     levels = f"{say.number(low)} to {say.number(high)}, mean {say.number(total / count)}"
     print(f"grey levels  {levels}, {distinct} distinct in one frame{part}")
     print(f"pixel size   {'unknown; give --pixel-size' if size is None else f'{size:g} um'}")
     print(f"frame time   {'unknown; give --frame-time' if interval is None else f'{interval:g} s'}")
+    for text in movie.acquisition.notes:
+        print(f"note         {text}")
     _print_memory(movie, config)
+
+
+def _type_text(movie: Movie) -> str:
+    """Size, bit depth and detector, as far as they are known."""
+    stored = len(movie) * movie.shape[0] * movie.shape[1] * movie.dtype.itemsize
+    text = "" if movie.sampled else f", {stored / 1e6:,.1f} MB in all"
+    known = movie.acquisition
+    text += "" if known.bit_depth is None else f", {known.bit_depth} bits"
+    return text + ("" if known.detector is None else f", detector {known.detector}")
 
 
 def _print_memory(movie: Movie, config: AnalysisConfig) -> None:
@@ -139,8 +152,9 @@ def _print_memory(movie: Movie, config: AnalysisConfig) -> None:
     except GmrmError as error:
         print(f"analysis     not with these settings: {error}")
         return
-    if runner.survey.outliers:
-        print(f"caution      {runner.survey.outliers}")
+    for text in (runner.survey.outliers, runner.survey.zeros):
+        if text is not None:
+            print(f"caution      {text}")
     print("one fit      " + ", ".join(f"{n / 1e6:,.1f} MB at {100 * rate:g} %" for rate, n in needs))
 
 
@@ -190,7 +204,7 @@ def _draw_fit(result: AnalysisResult, movie: Movie, folder: Path) -> None:
     assert result.labels is not None
     phases = result.config.phases
     figure = frame_figure(
-        movie.frame(0),
+        movie.picture(0),
         result.fits[0],
         result.labels[0],
         result.foreground[0],

@@ -120,17 +120,17 @@ def _cell(key: str, value: str | float) -> str:
 
 def growth(result: AnalysisResult) -> str:
     """A growth curve in a few lines: what was found, how, and what was taken for foreground."""
-    movie, curve, rate = result.movie, result.quantity, result.config.sampling.rate
+    movie, curve = result.movie, result.quantity
     names, unit = result.config.phases, result.scale.unit
     height, width = movie.shape
     peak = int(np.nanargmax(curve))
     low, high = (float(end[peak]) for end in result.quantity_interval)
     level = f"{100 * result.config.quantity.interval:g} % interval"
-    known = np.isfinite(low) and rate < 1 and bool(result.foreground.any())
+    known = np.isfinite(low) and not result.is_full and bool(result.foreground.any())
     alone = " (choice of pixels alone)" if result.config.method == "paper" else ""
     method = f"method {result.config.method}, estimator {result.estimator}"
     lines = [
-        f"{movie.name}: {count(movie.n_frames, 'frame')} of {height} x {width}, {100 * rate:g} % of the pixels",
+        f"{movie.name}: {count(movie.n_frames, 'frame')} of {height} x {width}, {visited_text(result.visited_share)}",
         f"{names.names[names.foreground_index]}: mean {number(float(np.nanmean(curve)))} {unit}, "
         f"peak {number(float(curve[peak]))} {unit} ({100 * result.share[peak]:.3g} % of the frame) "
         f"in frame {result.frame[peak]}",
@@ -138,6 +138,12 @@ def growth(result: AnalysisResult) -> str:
     ]
     decision = result.provenance.get("foreground")
     return "\n".join(lines + ([str(decision)] if decision else []))
+
+
+def visited_text(shares: np.ndarray) -> str:
+    """``"10 % of the pixels"``, or from the fewest to the most of a frame."""
+    low, high = (f"{100 * float(f(shares)):.3g}" for f in (np.min, np.max))
+    return f"{low} % of the pixels" if low == high else f"{low} to {high} % of the pixels"
 
 
 def fit_table(result: AnalysisResult) -> str:

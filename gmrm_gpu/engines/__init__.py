@@ -17,9 +17,12 @@ _NAMES = {"fused": "CUDA kernels", "compiled": "compiled functions"}
 _ELSEWHERE = {"fused": "the device, which is no GPU", "compiled": "the device, which is not the CPU"}
 
 
-def select_engine(backend: Backend, config: AnalysisConfig, shape: tuple[int, int], dtype: np.dtype) -> Engine:
+def select_engine(
+    backend: Backend, config: AnalysisConfig, shape: tuple[int, int], dtype: np.dtype, *, sampled: bool = False
+) -> Engine:
     """The engine for an analysis of frames of `shape` and `dtype`; its `reason` goes into the records.
 
+    sampled : whether the movie is sub-sampled.
     config : resolved settings; ``config.compute.engine`` ``"auto"`` takes the GPU's kernels, or the functions compiled
         for the CPU where Numba is installed, wherever they can do it.
 
@@ -37,7 +40,8 @@ def select_engine(backend: Backend, config: AnalysisConfig, shape: tuple[int, in
         return GenericEngine(backend, f"{generic.reason}; asked for")
     if kernels is None and asked == "auto":
         return generic
-    obstacle = fused_obstacle(config, shape, dtype) if asked in ("auto", kernels) else _ELSEWHERE[asked]
+    elsewhere = None if asked in ("auto", kernels) else _ELSEWHERE[asked]
+    obstacle = elsewhere or fused_obstacle(config, shape, dtype, sampled=sampled)
     if asked != "auto" and obstacle is not None:
         raise ConfigError(f"the {asked} engine cannot be used because of {obstacle}; use --engine auto")
     if obstacle is not None:

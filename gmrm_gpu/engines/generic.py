@@ -56,23 +56,21 @@ class GenericEngine:
 
     def fit_and_label(
         self,
-        frame: np.ndarray,
+        values: Array,
         draw: Draw,
+        shape: tuple[int, int],
         mixture: MixtureConfig,
         phases: PhaseConfig,
         *,
         streams: np.ndarray,
         sigma_floor: float,
     ) -> tuple[MixtureFit, Array, np.ndarray]:
-        """Fit each replicate's samples of one frame.
+        """Fit each replicate's samples of one frame: grey levels (R, m) where `draw` went in a frame of `shape`.
 
         Returns the fits, the labels (R, m) uint8 on the device, and the mean posterior of the foreground (R,).
         """
-        backend, xp = self.backend, self.backend.xp
-        image = backend.asarray(np.ascontiguousarray(frame).reshape(-1))
-        values = xp.reshape(xp.take(image, xp.reshape(draw.positions, (-1,))), draw.positions.shape)
-        basis = TrendBasis(mixture.terms)
-        samples = make_samples(values, draw.positions, frame.shape, basis, valid=draw.valid, backend=backend)
+        backend, basis = self.backend, TrendBasis(mixture.terms)
+        samples = make_samples(values, draw.positions, shape, basis, valid=draw.valid, backend=backend)
         fit = fit_samples(samples, mixture, streams=streams, sigma_floor=sigma_floor, backend=backend)
         m = draw.positions.shape[1]
         labels, posterior = label_samples(samples, fit, phases, m, valid=draw.valid, backend=backend)

@@ -159,7 +159,7 @@ class Movie:
         Raises
         ------
         InputError
-            As `frame`; a sub-sampled frame may also be without visits, or have some outside the frame.
+            As `frame`; or visits lie outside the frame. A sub-sampled frame without any is no error.
         """
         if not self.sampled:
             pixels = self.frame(t).reshape(-1)
@@ -170,8 +170,6 @@ class Movie:
             inside = self.valid.reshape(-1)[seen.positions]
             seen = Visits(seen.positions[inside], seen.values[inside])
         here = f"frame {self.frame_numbers[t]} of {self.name}"
-        if seen.positions.size == 0:
-            raise InputError(f"{here} has no visited pixel that may be used; leave it out with --frames")
         if seen.values.dtype.kind == "f" and not np.isfinite(seen.values).all():
             count = int((~np.isfinite(seen.values)).sum())
             raise InputError(f"{here} has {count} visits whose grey level is NaN or infinite; leave those out")

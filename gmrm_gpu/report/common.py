@@ -77,8 +77,22 @@ def level_text(result: AnalysisResult) -> str:
 
 def has_interval(result: AnalysisResult) -> bool:
     """Whether the chosen estimate has a sampling error: not with all pixels, nor where nothing is foreground."""
-    sampled = analysis_config(result).sampling.rate < 1
-    return bool(sampled and result.foreground.any() and np.isfinite(result.share_sd).any())
+    return bool(not result.is_full and result.foreground.any() and np.isfinite(result.share_sd).any())
+
+
+def visited_text(result: AnalysisResult) -> str:
+    """``"all pixels"``, ``"10 % of the pixels"`` or ``"0.98 to 1.02 % of the pixels"``."""
+    if result.is_full:
+        return "all pixels"
+    low, high = (float(f(result.visited_share)) for f in (np.min, np.max))
+    if high - low <= 0.005 * high:
+        return f"{percent(float(np.mean(result.visited_share)))} of the pixels"
+    return f"{percent(low).removesuffix(' %')} to {percent(high)} of the pixels"
+
+
+def everything(result: Result) -> str:
+    """What a reference is made from: ``"all pixels"``, or of a sub-sampled movie ``"all visited pixels"``."""
+    return "all visited pixels" if result.movie.sampled else "all pixels"
 
 
 def lowest_rate(study: StudyResult) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from ..results import StudyResult
 from . import style
 from .axes import band, legend_above, line, set_limits, time_ticks, value_label
-from .common import lowest_rate, percent, time_axis, unit_text
+from .common import everything, lowest_rate, percent, time_axis, unit_text
 
 METHOD_COLOURS = {"paper": style.VERMILION, "movie": style.BLUE}
 
@@ -122,7 +122,7 @@ def comparison_figure(study: StudyResult) -> Any:
         name = f"{part.method}: mean and 80 % band of {n:,} replicates"
         line(axes, x, curve["mean"], color=colour, linewidth=1.9, label=name)
         reference = {"color": colour, "linewidth": 1.3, "linestyle": (0, (5, 2))}
-        line(axes, x, part.reference * factor, **reference, label=f"{part.method}: reference, all pixels")
+        line(axes, x, part.reference * factor, **reference, label=f"{part.method}: reference, {everything(part)}")
     if truth is not None:
         line(axes, x, truth, color=style.BLACK, linewidth=1.8, linestyle=(0, (1, 1.2)), label="truth")
     legend_above(axes)

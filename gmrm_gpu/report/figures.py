@@ -58,7 +58,7 @@ class _View:
         return _View(step, raster.grey_range(images, valid), small, scaled)
 
     def grey(self, image: np.ndarray, brightness: float = 1.0) -> np.ndarray:
-        return raster.grey(raster.reduce_image(image, self.step), self.limits, brightness)
+        return raster.grey(raster.enlarge(raster.reduce_image(image, self.step)), self.limits, brightness)
 
     def mask(self, mask: np.ndarray, *, any_pixel: bool = False) -> np.ndarray:
         return raster.reduce_mask(mask, self.step, any_pixel=any_pixel)

@@ -13,6 +13,7 @@ from .common import (
     Result,
     analysis_config,
     count_of,
+    everything,
     finite_mean,
     finite_share,
     foreground_name,
@@ -28,6 +29,7 @@ from .common import (
     stamp,
     unit_text,
     usable_examples,
+    visited_text,
 )
 
 
@@ -80,14 +82,18 @@ def _reference_sentence(study: StudyResult) -> tuple[str, float | None]:
     name, quantity = foreground_name(study), quantity_name(study)
     found = _peak(study, reference)
     if found is None:
-        return "No frame of the fully sampled movie could be fitted, so there is no reference and no bias.", None
+        return f"No frame could be fitted from {everything(study)}, so there is no reference and no bias.", None
     at, text = found
     peak = float(reference[at])
     if peak == 0:
-        return f"The fully sampled movie holds no {name} in any frame.", peak
+        return f"{_start(study)}, the movie holds no {name} in any frame.", peak
     if len(reference) == 1:
-        return f"Fully sampled, the {name} {quantity} is {text}.", peak
-    return f"Fully sampled, the {name} {quantity} peaks at {text} at {stamp(study, at)}.", peak
+        return f"{_start(study)}, the {name} {quantity} is {text}.", peak
+    return f"{_start(study)}, the {name} {quantity} peaks at {text} at {stamp(study, at)}.", peak
+
+
+def _start(study: StudyResult) -> str:
+    return "With all visited pixels" if study.movie.sampled else "Fully sampled"
 
 
 def _truth_sentence(study: StudyResult) -> list[str]:
@@ -207,10 +213,8 @@ def interval_at(result: AnalysisResult, at: int) -> str:
 def method_sentences(result: AnalysisResult) -> list[str]:
     """How it was measured, what was taken for foreground, and what the interval covers."""
     config = analysis_config(result)
-    rate = config.sampling.rate
-    part = "all pixels" if rate >= 1 else f"{percent(rate)} of the pixels"
     lines = [
-        f"Measured from {part} of {count_of(len(result.frame), 'frame')}. Method {config.method}: "
+        f"Measured from {visited_text(result)} of {count_of(len(result.frame), 'frame')}. Method {config.method}: "
         f"{METHOD_TEXT[config.method]}. Estimator {result.estimator}: {ESTIMATOR_TEXT[result.estimator]}."
     ]
     decision = result.provenance.get("foreground")
@@ -223,7 +227,7 @@ def interval_sentence(result: AnalysisResult) -> str:
     config = analysis_config(result)
     if not result.foreground.any():
         return "No component was taken for foreground, so there is nothing that an interval could speak of."
-    if config.sampling.rate >= 1:
+    if result.is_full:
         return (
             "Every pixel was visited, so there is no sampling error and no interval; a wrong model would show in no "
             "interval anyway."

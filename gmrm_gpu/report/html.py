@@ -20,6 +20,7 @@ from .common import (
     METHOD_TEXT,
     Result,
     analysis_config,
+    everything,
     figure_name,
     finite_mean,
     foreground_name,
@@ -78,9 +79,9 @@ def _study_texts(study: StudyResult) -> dict[str, tuple[str, str]]:
     return {
         "figure4": (
             "Growth at each sampling rate",
-            "(a) Mean of the replicates at each rate beside the curve from all pixels (dashed); the other panels show, "
-            "per rate, the band that holds 80 % of the replicates and their median, so a good rate has a narrow band "
-            f"around the dashed line. Values in {unit_text(study)}"
+            f"(a) Mean of the replicates at each rate beside the curve from {everything(study)} (dashed); the other "
+            "panels show, per rate, the band that holds 80 % of the replicates and their median, so a good rate has a "
+            f"narrow band around the dashed line. Values in {unit_text(study)}"
             + ("." if study.truth is None else "; dotted: the known truth."),
         ),
         "bias_width": (
@@ -96,7 +97,7 @@ def _comparison_text(study: StudyResult) -> tuple[str, str]:
     return (
         f"Both methods at {rate} of the pixels",
         "Mean of the replicates (lines) and the band that holds 80 % of them, for the lowest rate of the study, with "
-        "what each method finds on all pixels (dashed). "
+        f"what each method finds on {everything(study)} (dashed). "
         + (
             "The references are not the truth: where they differ, at least one method is wrong. "
             if study.truth is None
@@ -179,7 +180,7 @@ def _example_texts(result: Result) -> dict[str, tuple[str, str]]:
             "What was called foreground",
             f"Frames with the pixels classified as {fore}{voted} {quoted['mark']} in orange, and "
             f"their share of the {quoted['share_of']}; black to white spans grey levels {quoted['window']} in every "
-            "frame. If the orange does not follow what you see, distrust everything else here.",
+            f"frame. {_unvisited(result)}If the orange does not follow what you see, distrust everything else here.",
         ),
         "subsampled": (
             f"The same frames from {quoted['rate']} of the pixels",
@@ -208,8 +209,15 @@ def _trend_caption(result: Result, frame: str) -> str:
     fitted = f"of the movie, as it is in {frame}" if is_movie(result) else f"fitted to {frame}"
     return (
         f"The slow intensity trend {fitted}, in grey levels (contour lines; its level is arbitrary); it "
-        "should be smooth and should not show the shape of the specimen. The outer panels share one grey window."
-    )
+        "should be smooth and should not show the shape of the specimen. The outer panels share one grey window. "
+        f"{_unvisited(result)}"
+    ).rstrip()
+
+
+def _unvisited(result: Result) -> str:
+    if not result.movie.sampled:
+        return ""
+    return "Where the beam never went is blue, and visited pixels are drawn larger than they are. "
 
 
 def _correction_caption(result: Result, fore: str, quoted: dict[str, str]) -> str:

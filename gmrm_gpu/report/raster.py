@@ -7,8 +7,11 @@ drawing time can lose a sampled pixel.
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 MAX_PANEL_PX = 560
+UNVISITED = "#1F3358"
+"""Where the beam never went: no grey, and darker than any phase."""
 
 
 def reduction(shape: tuple[int, int]) -> int:
@@ -24,9 +27,27 @@ def _blocks(array: np.ndarray, step: int) -> np.ndarray:
 
 
 def reduce_image(image: np.ndarray, step: int) -> np.ndarray:
-    """Block means, float64."""
+    """Block means, float64, of what is not NaN."""
     image = np.asarray(image, dtype=float)
-    return image if step == 1 else _blocks(image, step).mean(axis=-1)
+    if step == 1:
+        return image
+    blocks = _blocks(image, step)
+    count = np.isfinite(blocks).sum(axis=-1)
+    return np.where(count > 0, np.nansum(blocks, axis=-1) / np.maximum(count, 1), np.nan)
+
+
+def enlarge(image: np.ndarray) -> np.ndarray:
+    """`image` with its visited pixels drawn larger, so that few of them can be seen; NaN stays between them.
+
+    Each takes the pixels nearest to it, up to a third of the mean distance between visited pixels.
+    """
+    unvisited = ~np.isfinite(image)
+    share = 1 - unvisited.mean()
+    if not 0 < share < 1:
+        return image
+    distance, nearest = distance_transform_edt(unvisited, return_indices=True)
+    reach = max(1.0, 0.35 / np.sqrt(share))
+    return np.where(distance <= reach, image[tuple(nearest)], np.nan)
 
 
 def reduce_mask(mask: np.ndarray, step: int, *, any_pixel: bool = False) -> np.ndarray:
@@ -67,10 +88,12 @@ def grey_range(images: np.ndarray, valid: np.ndarray | None = None) -> tuple[flo
 
 
 def grey(image: np.ndarray, limits: tuple[float, float], brightness: float = 1.0) -> np.ndarray:
-    """A frame in grey between `limits`; NaN is black."""
+    """A frame in grey between `limits`; NaN is `UNVISITED`."""
     scaled = (np.asarray(image, dtype=float) - limits[0]) / (limits[1] - limits[0])
-    scaled = np.clip(np.where(np.isfinite(scaled), scaled, 0.0), 0.0, 1.0) * brightness
-    return np.repeat(scaled[..., None], 3, axis=-1)
+    seen = np.isfinite(scaled)
+    picture = np.repeat(np.clip(np.where(seen, scaled, 0.0), 0.0, 1.0)[..., None], 3, axis=-1)
+    picture[~seen] = rgb(UNVISITED)
+    return picture * brightness
 
 
 def rgb(colour: str) -> np.ndarray:

@@ -13,6 +13,7 @@ from .common import (
     METHOD_TEXT,
     Result,
     analysis_config,
+    everything,
     is_movie,
     level_text,
     number,
@@ -21,6 +22,7 @@ from .common import (
     significant,
     term_text,
     unit_text,
+    visited_text,
 )
 
 # The paper's Table 1 (METHOD.md 9): rate -> replicates, average bias, average width in um^3, of another movie.
@@ -104,6 +106,10 @@ def facts(result: Result) -> list[tuple[str, str]]:
         rows.append(
             ("Pixels used", f"{movie.n_pixels:,}; {excluded:,} excluded ({percent(excluded / height / width)})")
         )
+    if movie.detector is not None:
+        rows.append(("Detector", movie.detector))
+    if movie.bit_depth is not None:
+        rows.append(("Bit depth", str(movie.bit_depth)))
     rows.append(("Pixel size", "unknown" if size is None else f"{number(size * 1000)} nm"))
     if quantity.geometry == "slab":
         thickness = quantity.thickness_um
@@ -114,6 +120,8 @@ def facts(result: Result) -> list[tuple[str, str]]:
         )
     rows.append(("Time", "frame numbers only" if result.time_s is None else _frame_time(result)))
     if isinstance(result, AnalysisResult):
+        saved = "" if result.is_full else f"; {percent(1 - float(result.visited_share.mean()))} of the dose saved"
+        rows.append(("Visited in a frame", f"{visited_text(result)}{saved}"))
         rows.append(("Samples per frame", _range(result.n_samples)))
     else:
         for study in result.every:
@@ -191,13 +199,22 @@ def _settings(result: Result) -> dict[str, tuple[str, str]]:
         found["Drift"] = (drift, "how freely trend, offset and contrast of a frame may move away from the movie's")
     found |= {"Phases": (rule, "which components are the foreground")} | _vote_settings(vote)
     found |= {
-        "Sampling": (f"{sampling.scheme}, {rates} of the pixels", "how the visited pixels are drawn"),
+        "Sampling": _sampling(result, f"{sampling.scheme}, {rates} of the pixels"),
         "Seed": (str(sampling.seed), "the same seed draws the same pixels on every machine"),
         "Estimator": (config.estimator, "; ".join(f"{name}: {text}" for name, text in ESTIMATOR_TEXT.items())),
     }
     if isinstance(result, AnalysisResult):
         found["Interval"] = (level_text(result), "how often it should hold the value that all pixels would give")
     return found | {"Precision": (config.compute.dtype, "sums are kept in float64")}
+
+
+def _sampling(result: Result, drawn: str) -> tuple[str, str]:
+    if not result.movie.sampled:
+        return drawn, "how the visited pixels are drawn"
+    scheme = analysis_config(result).sampling.scheme
+    if isinstance(result, AnalysisResult) and analysis_config(result).sampling.rate >= 1:
+        drawn = f"as recorded; errors counted as of {scheme} pixels"
+    return drawn, "which of the pixels that the beam visited are used"
 
 
 def _vote_settings(vote: CorrectionConfig) -> dict[str, tuple[str, str]]:
@@ -224,7 +241,7 @@ def status_table(result: Result) -> Table:
         parts = []
         for study in result.every:
             whole, name = is_movie(study), f"{study.method}, " if result.others else ""
-            parts.append((f"{name}all pixels", n_fits(study.reference_status, whole=whole)))
+            parts.append((f"{name}{everything(study)}", n_fits(study.reference_status, whole=whole)))
             parts += [(f"{name}{percent(r)}", n_fits(s, whole=whole)) for r, s in study.status.items()]
     else:
         parts = [("this movie", n_fits(result.status, whole=is_movie(result)))]

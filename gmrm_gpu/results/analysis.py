@@ -32,6 +32,7 @@ class AnalysisResult:
     share_raw : (T,), `count` before the correction.
     count, posterior, assisted, smoothed : (T,), all estimators, and count_sd ... their standard deviations.
     n_samples, n_without_neighbours, status : (T,).
+    visited_share : (T,), part of each frame's pixels that was visited.
     fits : (T,) fits; foreground : (T, K) bool, components that are foreground.
     labels : (T, height, width) uint8 or None; 0 not visited, p + 1 phase p of `config.phases.names`.
     provenance : versions, device, seed, wall time.
@@ -57,12 +58,18 @@ class AnalysisResult:
     smoothed_sd: np.ndarray
     n_samples: np.ndarray
     n_without_neighbours: np.ndarray
+    visited_share: np.ndarray
     status: np.ndarray
     fits: MixtureFit
     foreground: np.ndarray
     labels: np.ndarray | None = None
     examples: Examples | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every pixel was visited."""
+        return bool(np.all(self.visited_share >= 1))
 
     @property
     def area_px(self) -> np.ndarray:
@@ -119,6 +126,7 @@ class AnalysisResult:
             "area_um2": self.area_um2,
             "volume_um3": self.volume_um3,
             "n_samples": self.n_samples,
+            "visited_share": self.visited_share,
             "n_without_neighbours": self.n_without_neighbours,
             "status": [FitStatus(int(s)).label for s in self.status],
             "share_raw": self.share_raw,
@@ -162,6 +170,7 @@ class AnalysisResult:
             "area_um2",
             "volume_um3",
             "n_samples",
+            "visited_share",
             "status",
         )
         data: dict[str, Any] = {name: (dim, getattr(self, name)) for name in names if getattr(self, name) is not None}

@@ -14,7 +14,10 @@ from .fit import MixtureFit
 
 @dataclass(frozen=True)
 class MovieInfo:
-    """What is known of a movie: enough to label axes and to find it again."""
+    """What is known of a movie: enough to label axes and to find it again.
+
+    `sampled`: whether only some pixels of its frames were ever visited. `detector`, `bit_depth`: None where unknown.
+    """
 
     name: str
     n_frames: int
@@ -24,6 +27,9 @@ class MovieInfo:
     pixel_size_um: float | None = None
     frame_time_s: float | None = None
     frame_numbers: tuple[int, ...] = ()
+    detector: str | None = None
+    bit_depth: int | None = None
+    sampled: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Examples:
     Attributes
     ----------
     frames : (F,), indices into the movie.
-    images : (F, height, width), as stored in the movie.
+    images : (F, height, width), as `Movie.picture` has them: NaN where a sub-sampled movie was not visited.
     labels_raw, labels : (F, height, width) uint8, fully sampled, before and after correction; 0: not visited,
         p + 1: phase p.
     settings : list of ``(radius, gamma)``; `labels_settings` (len(settings), F, height, width) uint8, fully

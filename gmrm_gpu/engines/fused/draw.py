@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ...backend import Array
+from ...backend import Array, host_namespace, make_backend
 from ...sampling import Sampler
 from ..source import KernelSource, shared_bytes
 from .cut import THREADS, Cut, cut_samples
@@ -26,6 +26,7 @@ SCHEME_NUMBERS = {"full": 0, "fixed": 1, "bernoulli": 2, "stratified": 3, "lines
 MOST_SIDE, MOST_PIXELS = 65535, 2**30
 """Largest frame: coordinates have 16 bits, products of two sides 32, and places are counted by int32."""
 _KEY_BYTES = 52
+_HOST = make_backend(host_namespace)
 
 
 def draw_obstacle(shape: tuple[int, int], dtype: np.dtype) -> str | None:
@@ -100,6 +101,26 @@ def seed_words(seed: int, rate: float) -> tuple[int, int, int]:
     """The two halves of the seed, and the rate's word, as in `philox.stream_words`."""
     mask = 0xFFFFFFFF
     return seed & mask, seed >> 32, min(round(rate * 2**32), mask)
+
+
+def pack_draws(sampler: Sampler, replicates: np.ndarray, numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """(R, T, m) packed words of draws that the host makes, as samples.cuh has them: those of a sub-sampled movie.
+
+    numbers : (T,) of the frames. dtype : of the movie.
+    """
+    wide, width = needs_wide(sampler.shape, dtype, padded=sampler.layout.padded), sampler.shape[1]
+    words: np.ndarray = np.empty((len(replicates), len(numbers), sampler.capacity), word_type(wide))
+    for t, number in enumerate(numbers):
+        draw = sampler.draw(replicates, int(number), backend=_HOST)
+        values = np.asarray(draw.values)
+        y, x = np.divmod(draw.positions.astype(words.dtype), words.dtype.type(width))
+        if wide:
+            bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
+            packed = bits << np.uint64(32) | y << np.uint64(16) | x
+        else:
+            packed = values.astype(np.uint32) << np.uint32(24) | y << np.uint32(12) | x
+        words[:, t] = packed if draw.valid is None else np.where(draw.valid, packed, np.iinfo(words.dtype).max)
+    return words
 
 
 def draw_source(scheme: str, dtype: np.dtype, *, wide: bool) -> KernelSource:

@@ -15,7 +15,7 @@ from ...results import MixtureFit
 from ...sampling import Sampler
 from ..generic import GenericEngine, LabelledMovie
 from .correct import is_active, run_correct
-from .draw import Drawn, prepare_draw, run_draw
+from .draw import Drawn, pack_draws, prepare_draw, run_draw
 from .fit import FitArrays, FitKeys, run_fit
 from .label import Labels, posterior_means, run_label
 from .launch import Device, Launch
@@ -191,8 +191,13 @@ class FusedEngine:
         """
         size = self.size(sampler, len(replicates), movie, budget)
         sizes = movie_sizes(size, config, n_ways=1 if pixel_weights is None else 2)
-        self.device.prepare([size.job(replicates, movie.numbers).source, *movie_kernels(sizes)])
-        words = self._drawn(movie, size, replicates).samples
+        # A sub-sampled movie's visits are few, and packed on the host.
+        packed = size.sampler.layout.scheme == "visits"
+        self.device.prepare([*([] if packed else [size.job(replicates, movie.numbers).source]), *movie_kernels(sizes)])
+        if packed:
+            words = self.device.asarray(pack_draws(sampler, replicates, movie.numbers, movie.dtype))
+        else:
+            words = self._drawn(movie, size, replicates).samples
         # The starts of a movie belong to its frame 0, whatever the numbers of its frames.
         numbers = (self.device.asarray(np.asarray(a, dtype=np.uint32)) for a in (replicates, [0]))
         keys = FitKeys(sampler.config.seed, sampler.config.rate, *numbers)
