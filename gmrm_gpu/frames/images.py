@@ -54,7 +54,12 @@ def list_images(folder: Path) -> list[Path]:
     ]
     if not files:
         raise InputError(f"the folder {folder} holds no images ({' '.join(_SUFFIXES)}); give one that does")
-    return sorted(files, key=lambda p: ([_natural(part) for part in re.split(r"(\d+)", p.name.lower())], p.name))
+    return sorted(files, key=lambda p: natural_key(p.name))
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Key that sorts names naturally: frame2 before frame10."""
+    return [_natural(part) for part in re.split(r"(\d+)", name.lower())], name
 
 
 class FolderMovie(Movie):

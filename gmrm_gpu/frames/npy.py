@@ -1,7 +1,11 @@
-"""NumPy files: .npy memory-mapped, .npz with one movie in it. Pickled objects are never read."""
+"""NumPy files: .npy memory-mapped, .npz with one movie, a table of visits or a thinned movie in it.
+
+Pickled objects are never read.
+"""
 
 from __future__ import annotations
 
+import struct
 import threading
 import zipfile
 import zlib
@@ -12,6 +16,12 @@ import numpy as np
 
 from ..errors import InputError
 from .movie import ArrayMovie, Movie, grey_dtype
+
+DAMAGE = (
+    *(OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What damage to a .npy or .npz file makes the standard library and NumPy raise."""
 
 Header = tuple[tuple[int, ...], np.dtype]
 
@@ -27,7 +37,7 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise _unreadable(path.name, error) from None
     return ArrayMovie(array, name=path.name, luminance=luminance)
 
@@ -55,7 +65,7 @@ class NpzMovie(Movie):
                 return ArrayMovie(archive[self._key], name=self.name, luminance=self._luminance)
         except InputError:
             raise
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGE as error:
             raise _unreadable(self.name, error) from None
 
 
@@ -66,6 +76,12 @@ def _open_npz(path: Path, luminance: bool) -> Movie:
             if entry.endswith(".npy"):
                 with archive.open(entry) as file:
                     headers[entry.removesuffix(".npy")] = _header(file)
+    if "gmrm_visits" in headers:
+        from .sparse import SparseMovie
+
+        return SparseMovie(path)
+    if sum(len(shape) == 1 for shape, _ in headers.values()) >= 3 and (table := _table(path)) is not None:
+        return table
     movies = [key for key, (shape, _) in headers.items() if len(shape) in (3, 4)]
     movies = movies or [key for key, (shape, _) in headers.items() if len(shape) == 2]
     if len(movies) != 1:
@@ -76,6 +92,15 @@ def _open_npz(path: Path, luminance: bool) -> Movie:
     if len(headers[movies[0]][0]) == 4:
         movie._pixels(0)
     return movie
+
+
+def _table(path: Path) -> Movie | None:
+    """The movie of a file with columns x, y and intensity, else None."""
+    from .tables import movie_of_table, table_of_arrays
+
+    with np.load(path, allow_pickle=False) as archive:
+        table = table_of_arrays(archive)
+        return None if table is None else movie_of_table(table, path.name)
 
 
 def _header(file: IO[bytes]) -> Header:

@@ -29,6 +29,11 @@ _WITH_SIGNALS = ("em", "ragged")
 _BY_SUFFIX = {suffix: reader for reader, suffixes in _READERS.items() for suffix in suffixes}
 
 
+def movie_suffixes() -> tuple[str, ...]:
+    """Suffixes of the files that can be read, those of single images too, in small letters."""
+    return tuple(_BY_SUFFIX)
+
+
 def open_movie(
     source: str | os.PathLike[str] | np.ndarray | Movie,
     *,
@@ -160,8 +165,13 @@ def _reader(path: Path) -> str:
 
 
 def _folder_reader(path: Path) -> str:
-    """Folders as Gatan's in-situ cameras write them; else one image a frame."""
-    return "gatan" if next(path.glob("Hour_*"), None) is not None else "images"
+    """Folders as Gatan's in-situ cameras write them, or of tables without images; else one image a frame."""
+    _check_readable(path)
+    if next(path.glob("Hour_*"), None) is not None:
+        return "gatan"
+    suffixes = {file.suffix.lower() for file in path.iterdir() if not file.name.startswith(".")}
+    tables, images = (suffixes.intersection(_READERS[reader]) for reader in ("tables", "images"))
+    return "tables" if tables and not images and not suffixes.intersection(_READERS["tiff"]) else "images"
 
 
 def _check_readable(path: Path) -> None:
