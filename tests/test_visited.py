@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from backends import NUMPY64, other_backends, strict
+from devices import kernel_device
+from fused_cases import runner
 
 from gmrm_gpu import AnalysisConfig, analyze
 from gmrm_gpu.backend import get_backend
@@ -306,6 +308,19 @@ def test_both_engines_agree_on_visits(simulation):
     movie = thinned(simulation.movie, 0.1, repeat=60, empty=(0,))
     arrays, kernels = (analyze(movie, config(engine)) for engine in ("generic", "compiled"))
     np.testing.assert_allclose(arrays.share, kernels.share, atol=2e-4)
+
+
+@pytest.mark.usefixtures("each_device")
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+def test_kernels_read_packed_visits(simulation, dtype):
+    # int16: wide words; negative levels.
+    frames = np.stack([simulation.movie.frame(t) for t in range(4)]).astype(np.int16) - (dtype is np.int16) * 100
+    movie = thinned(ArrayMovie(frames.astype(dtype)), 0.2, repeat=30, empty=(2,))
+    settings = AnalysisConfig(mixture=MixtureConfig(n_components=2, trend="linear"))
+    generic, kernels = runner(settings, movie=movie), runner(settings, kernel_device(), movie)
+    wanted, found = (each.run(1.0, np.array([0])) for each in (generic, kernels))
+    np.testing.assert_array_equal(found.n_samples, wanted.n_samples)
+    np.testing.assert_allclose(found.posterior, wanted.posterior, atol=2e-3)
 
 
 def test_the_method_paper_takes_visits_by_arrays(simulation):
