@@ -13,7 +13,7 @@ from ..config import ESTIMATORS, AnalysisConfig
 from .estimate import Estimate
 from .fit import FitStatus, MixtureFit
 from .movie import Examples, MovieInfo, Scale
-from .tables import import_xarray, write_csv
+from .tables import write_csv
 
 
 @dataclass(frozen=True)
@@ -156,24 +156,28 @@ class AnalysisResult:
         write_csv(path, columns, rows)
 
     def to_xarray(self) -> Any:
-        """The curve as an `xarray.Dataset` over ``time`` (or ``frame``)."""
-        xarray = import_xarray()
-        dim = "frame" if self.time_s is None else "time_s"
-        coords = {dim: self.frame if self.time_s is None else self.time_s}
-        names = (
-            "share",
-            "share_sd",
-            "share_raw",
-            *ESTIMATORS,
-            *(f"{name}_sd" for name in ESTIMATORS),
-            "area_px",
-            "area_um2",
-            "volume_um3",
-            "n_samples",
-            "visited_share",
-            "status",
-        )
-        data: dict[str, Any] = {name: (dim, getattr(self, name)) for name in names if getattr(self, name) is not None}
-        if self.labels is not None:
-            data["labels"] = ((dim, "y", "x"), self.labels)
-        return xarray.Dataset(data, coords=coords, attrs={"movie": self.movie.name, "unit": self.scale.unit})
+        """Curves and labels as an `xarray.Dataset` over ``time_s`` (or ``frame``), y and x.
+
+        Every variable and coordinate has its unit in ``attrs["units"]``; labels and status say in ``flag_meanings``
+        what each number stands for. The attributes of the dataset hold the calibration, detector and settings.
+        """
+        from .exchange import to_xarray
+
+        return to_xarray(self)
+
+    def to_hyperspy(self) -> dict[str, Any]:
+        """The growth curve and the labels as HyperSpy signals with calibrated axes.
+
+        Returns
+        -------
+        dict with ``"curve"``, ``"low"`` and ``"high"`` (`Signal1D`, the quantity in `scale.unit` against time, and
+        the ends of its interval) and, where there are labels, ``"labels"`` (`Signal2D`).
+
+        Raises
+        ------
+        MissingDependencyError
+            Without HyperSpy.
+        """
+        from .exchange import to_hyperspy
+
+        return to_hyperspy(self)
