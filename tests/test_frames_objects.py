@@ -87,7 +87,7 @@ def test_dask_arrays_stay_lazy_and_masks_are_not_lost():
 
     lazy = da.from_array(STACK, chunks=(2, 3, 7)).map_blocks(block, dtype=STACK.dtype, meta=STACK[:0])
     movie = open_movie(lazy)
-    assert calls == []
+    assert (calls, movie.name) == ([], "dask array")
     same(movie)
     masked = da.ma.masked_less(da.from_array(STACK, chunks=(2, 6, 7)), 100)
     with pytest.raises(InputError, match="masked, and the mask would be lost"):
@@ -108,7 +108,7 @@ def test_hdf5_datasets(tmp_path):
 
 def test_zarr_arrays():
     zarr = pytest.importorskip("zarr")
-    same(open_movie(zarr.array(STACK, chunks=(2, 4, 7))))
+    assert same(open_movie(zarr.array(STACK, chunks=(2, 4, 7)))).name == "zarr array"
 
 
 def dataarray(**coords):

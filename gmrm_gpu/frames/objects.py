@@ -238,7 +238,7 @@ def _from_layer(layer: Any, luminance: bool) -> Movie:
 def _from_array(array: Any, luminance: bool) -> Movie:
     """Whatever is sliced like an array; dask's own names are digests."""
     known = None if hasattr(array, "dask") else getattr(array, "name", None)
-    name = Path(str(known or f"{type(array).__module__.split('.')[0]} array")).name
+    name = Path(str(known or "")).name or f"{type(array).__module__.split('.')[0]} array"
     if not _is_dtype(getattr(array, "dtype", None)):
         array = _plain(array, name)
     if any(not isinstance(size, int | np.integer) for size in array.shape):
