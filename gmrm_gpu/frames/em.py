@@ -107,18 +107,19 @@ def _read(path: Path, reader: str) -> tuple[list[dict[str, Any]], list[str]]:
     except ImportError:
         raise MissingDependencyError(f"reading {path.suffix} needs RosettaSciIO: pip install 'gmrm-gpu[em]'") from None
     instruments.check_before(path, reader)
-    options = _OPTIONS.get(reader, {})
+    failure: Exception | None = None
     with _listening() as said, dask.config.set({"array.chunk-size": _CHUNK}):
         try:
-            found = _all_signals(module, path, options)
+            found = _all_signals(module, path, _OPTIONS.get(reader, {}))
         except ModuleNotFoundError as error:
-            raise MissingDependencyError(f"{path.name} needs {error.name}: pip install {error.name}") from None
-        except InputError:
-            raise
+            failure = MissingDependencyError(f"{path.name} needs {error.name}: pip install {error.name}")
+        except InputError as error:
+            failure = InputError(str(error))
         except Exception as error:  # each format has its own kinds
-            raise InputError(
-                f"{path.name} cannot be read ({_reason(error)}); it is damaged, truncated or of another kind"
-            ) from None
+            reason = "it ends early" if reader == "tia" and isinstance(error, ValueError) else _reason(error)
+            failure = InputError(f"{path.name} cannot be read ({reason}); it is damaged, truncated or of another kind")
+    if failure is not None:  # raised here, where files that RosettaSciIO left open are closed already
+        raise failure
     return found, said
 
 

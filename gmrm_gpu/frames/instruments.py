@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,20 @@ def facts(path: Path, reader: str, found: dict[str, Any], axes: tuple[Axis, Axis
 
 
 def check_before(path: Path, reader: str) -> None:
-    """Refuse what RosettaSciIO would misread in silence: MRC files of the other byte order."""
-    if reader != "mrc":
-        return
+    """Refuse the other byte order of MRC and DigitalMicrograph files, which RosettaSciIO would misread in silence."""
     with path.open("rb") as file:
         header = file.read(_MRC_HEADER)
-    if len(header) < _MRC_HEADER:
-        raise InputError(f"{path.name} is truncated: {len(header)} bytes of a header of 1024; copy it again")
-    if header[_MRC_STAMP : _MRC_STAMP + 2] == b"\x11\x11":
-        raise InputError(f"{path.name} is a big-endian MRC file, which is not read; convert it to little-endian")
+    if reader == "mrc":
+        if len(header) < _MRC_HEADER:
+            raise InputError(f"{path.name} is truncated: {len(header)} bytes of a header of 1024; copy it again")
+        swapped = header[_MRC_STAMP : _MRC_STAMP + 2] == b"\x11\x11"
+    elif reader == "digitalmicrograph" and len(header) >= 16:
+        (version,) = struct.unpack_from(">i", header)  # then the length, 4 or 8 bytes, and 1 for little-endian
+        swapped = struct.unpack_from(">i", header, 12 if version == 4 else 8) == (0,)
+    else:
+        return
+    if swapped:
+        raise InputError(f"{path.name} is big-endian, which is not read; save it again on a computer of today")
 
 
 def also_held(path: Path, reader: str) -> str | None:
@@ -71,12 +77,13 @@ def also_held(path: Path, reader: str) -> str | None:
 
 
 def read_ser(module: Any, path: Path) -> list[dict[str, Any]]:
-    """The series in a .ser file with what the .emi file beside it says; without one, as stored."""
+    """The series in a .ser file with what the .emi file beside it says; without one, or a damaged one, as stored."""
     about = path.with_name(path.stem.rpartition("_")[0] + ".emi")
     if about.exists():
-        for found in module.file_reader(str(about), lazy=True):
-            if found["metadata"]["General"].get("original_filename") == path.name:
-                return [found]
+        with suppress(Exception):
+            for found in module.file_reader(str(about), lazy=True):
+                if found["metadata"]["General"].get("original_filename") == path.name:
+                    return [found]
     return module.file_reader(str(path), lazy=True)
 
 
@@ -116,11 +123,10 @@ def _tia(known: Acquisition, path: Path, original: dict[str, Any], n_frames: int
     if stored < planned:
         known = told(known, f"the series was planned for {planned} images and holds {stored}")
     if "ObjectInfo" not in original:
-        known = told(
-            known,
-            "the .emi file beside the .ser file is missing: the detector is unknown, and lengths are taken for "
-            "lengths on the specimen, which is wrong for diffraction patterns",
+        note = (
+            "the .emi file beside the .ser file is missing or damaged: the detector is unknown, and lengths are taken"
         )
+        known = told(known, f"{note} for those on the specimen, which is wrong for diffraction patterns")
     if n_frames < 2:
         return known
     seconds = _lookup(original, ("ObjectInfo", "AcquireInfo", "FrameTime"))
