@@ -1,0 +1,5 @@
+"""The page on which a live analysis can be watched: a server on this computer alone, and one HTML file."""
+
+from .server import LivePage
+
+__all__ = ["LivePage"]
