@@ -40,6 +40,7 @@ ALLOWED = {
     "quantify": {"config", "results"},
     "estimate": {"backend", "config", "results"},
     "tally": {"backend", "config", "results", "classify", "correct", "estimate", "recorder", "sampling"},
+    "thinning": {"config", "backend", "frames", "visited"},
     "synthetic": {"philox", "backend", "config", "frames"},
     "survey": {"config", "frames"},
     "recorder": {"config", "results", "backend", "classify", "correct", "engines", "frames"},
@@ -67,7 +68,7 @@ ALLOWED = {
     "cli": {
         *("config", "results", "pipeline", "runner", "selection", "planning", "study", "live", "report", "output"),
         *("frames", "synthetic", "backend", "sampling", "trendcheck", "throughput", "engines.device", "engines.nvrtc"),
-        "visited",
+        *("visited", "thinning"),
     },
     "examples": set(),
     "__main__": {"cli"},

@@ -14,14 +14,16 @@ import pytest
 from cli_tools import FAST, PLAIN, enter, entries, explode, movie_with_truth, need, ok, rows_of
 
 from gmrm_gpu import __version__
-from gmrm_gpu.cli import bench, build_parser, commands, console, doctor, main, parser, plan, select
+from gmrm_gpu.cli import bench, build_parser, commands, console, doctor, main, parser, plan, select, thin
 from gmrm_gpu.cli.console import Console, calibration_note, fit_note
 from gmrm_gpu.cli.options import Setting
 from gmrm_gpu.config import AnalysisConfig, QuantityConfig
 from gmrm_gpu.results import Scale, StudyResult
 from gmrm_gpu.synthetic import options as simulation_options
 
-COMMANDS = ("simulate", "info", "select", "fit", "plan", "analyze", "study", "report", "demo", "bench", "doctor")
+COMMANDS = (
+    *("simulate", "info", "select", "fit", "plan", "analyze", "study", "thin", "report", "demo", "bench", "doctor"),
+)
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_help_has_a_description_and_examples_that_parse(command, capsys):
         words = shlex.split(example)
         assert words[:2] == ["gmrm-gpu", command]
         args = build_parser().parse_args(words[1:])
-        module = {"doctor": doctor, "select": select, "plan": plan, "bench": bench}.get(command, commands)
+        module = {"doctor": doctor, "select": select, "plan": plan, "bench": bench, "thin": thin}.get(command, commands)
         assert callable(getattr(module, args.run.split(":")[1]))
     assert len(out.split("\n\n")[1]) > 30
 

@@ -20,7 +20,7 @@ _ARGUMENTS = {
     "report": "FOLDER ",
     "plan": "[MOVIE] ",
     "bench": "[MOVIE] ",
-    **dict.fromkeys(("info", "select", "analyze", "study"), "MOVIE "),
+    **dict.fromkeys(("info", "select", "thin", "analyze", "study"), "MOVIE "),
 }
 _EXAMPLES = {
     "simulate": """\
@@ -53,6 +53,11 @@ gmrm-gpu plan --expect 45,118,172 --sigmas 7,9,12 --size 512x512x100 --width 500
 gmrm-gpu bench
 gmrm-gpu bench movie.tif --components 3 --method paper --out bench
 gmrm-gpu bench --size 1024x1024x100 --device gpu --quick""",
+    "thin": """\
+gmrm-gpu thin movie.tif --rate 0.01 --out thin.npz
+gmrm-gpu thin movie.tif --rate 0.1 --scheme lines --seed 3
+gmrm-gpu thin scan.csv --frames 0:50 --out first50.npz
+gmrm-gpu thin frames.tif --visited mask.png --out visits.npz""",
     "report": """\
 gmrm-gpu report movie_study""",
     "demo": """\
@@ -74,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gmrm-gpu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_simulate, _info, _select, _fit, _analyze, _study, _plan, _report, _demo, _bench, _doctor):
+    for add in (_simulate, _info, _select, _fit, _analyze, _study, _plan, _thin, _report, _demo, _bench, _doctor):
         add(commands)
     return parser
 
@@ -252,6 +257,23 @@ def _all_settings(parser: argparse.ArgumentParser, sampling: tuple[o.Setting, ..
     o.add_settings(parser, "sampling", sampling)
     o.add_settings(parser, "quantity and calibration", o.QUANTITY)
     o.add_settings(parser, "computing", o.COMPUTE)
+
+
+def _thin(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "thin",
+        ".thin:run_thin",
+        "keep only some pixels of a movie, in a small file",
+        "Write the pixels that analyze looks at with the same --rate, --scheme and --seed to one .npz file, which\n"
+        "every command reads as a sub-sampled movie. Without --rate all visits of a sub-sampled movie are written.",
+    )
+    o.add_movie(parser)
+    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is kept", o.real, metavar="R")
+    o.add_settings(parser, "sampling", (rate, *o.SAMPLING, o.SEED))
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", metavar="FILE", help="file to write (default MOVIE_thin.npz, in the current folder)")
+    group.add_argument("--overwrite", action="store_true", help="replace an earlier file")
 
 
 def _report(commands: Any) -> None:
