@@ -25,6 +25,9 @@ from .update import LiveFrame
 
 FIT_GROWTH = 1.25
 """The model is fitted anew when there are so many times the frames of the last time."""
+LEAST_PLACED, LEAST_SCORE = 0.25, 5.0
+"""Correlation of a component's samples with their neighbours, and its standard deviations, that make it foreground by
+the rule ``auto``: what grows has a place, two components that share the noise of one phase are strewn over it."""
 _LEAST = 0.5
 """Samples, wrongly expected, that a frame's variance stands for at least, as in `estimate`."""
 
@@ -191,10 +194,18 @@ class LiveAnalysis:
         )
         found = self.model.fit(self.past, streams)
         if found.common.status[0] < FitStatus.DEGENERATE:
-            phases = self.config.phases
-            self.foreground = movie_foreground(found, phases)[0]
-            self.phase_of = component_phases(found.common, phases, self.foreground[None])[0]
+            self.fitted, self.candidates = found, movie_foreground(found, self.config.phases)[0]
+            self.foreground = np.zeros_like(self.candidates)
         self.next_fit = max(n_seen + 1, math.ceil(FIT_GROWTH * n_seen))
+
+    def _decide(self) -> None:
+        """Which components are foreground. Once it is, a component stays so until the model is fitted anew."""
+        assert self.model is not None
+        phases = self.config.phases
+        correlation, score = self.model.placed()
+        placed = (correlation > LEAST_PLACED) & (score > LEAST_SCORE) if phases.phases == "auto" else True
+        self.foreground = self.foreground | (self.candidates & placed)
+        self.phase_of = component_phases(self.fitted.common, phases, self.foreground[None])[0]
 
     # -- what goes out ------------------------------------------------------------------------------------------------
 
@@ -207,6 +218,7 @@ class LiveAnalysis:
             share_raw, lonely = math.nan, 0
         else:
             seen = self.model.step(arrived.values, arrived.positions)
+            self._decide()
             fit, order = self.model.frame_fit(seen, m)
             foreground = self.foreground[order]
             best = self.phase_of[self.backend.to_host(seen.best)]

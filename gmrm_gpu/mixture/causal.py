@@ -17,7 +17,7 @@ from ..config import MixtureConfig
 from ..results.fit import FitStatus, MixtureFit, MovieFit
 from .design import Samples, TrendBasis, unblock
 from .drift import MOST_CONTRAST, normal_equations, walk_precision
-from .maps import DECAY_PAST, CellMaps, log_prior, n_levels
+from .maps import DECAY_PAST, FLOOR, SHRINKAGE, CellMaps, log_prior, n_levels
 from .moments import Layout, Moments, moments_and_resp
 from .movie import MovieModel
 from .movie_steps import MovieParameters, MovieSteps, frame_weights
@@ -42,7 +42,7 @@ class Carried:
     now : parameters of the latest frame (R = T = 1), components in ascending mean of the latest fit.
     centre, scale : grey levels by which samples are standardised. sums : common sums, about `now` without its drift,
     in units of a frame of contrast 1. cov : (q + 2, q + 2) covariance of the deviation. held : (1, K, *grid).
-    status : of the fit to the sample of the past.
+    status : of the fit to the sample of the past. evidence : (4, K) on the host, see `CausalModel.placed`.
     """
 
     now: MovieParameters
@@ -52,6 +52,7 @@ class Carried:
     cov: Array
     held: Array
     status: int
+    evidence: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,7 @@ class CausalModel:
         self.floor = sigma_floor if config.sigma_floor is None else config.sigma_floor
         self.basis = TrendBasis(config.terms)
         self.layout = Layout(config.n_components, config.n_terms)
-        self.maps = CellMaps(shape, n_levels(rate), backend)
-        self.expecting = CellMaps(shape, self.maps.n_levels, backend, purest=1.0)
+        self.maps = CellMaps(shape, n_levels(rate), backend, purest=1.0)
         self.pixel_shares = backend.asarray(self.maps.pixel_shares(allowed))
         self.carried: Carried | None = None
 
@@ -132,8 +132,16 @@ class CausalModel:
         _, first = walk_precision(q, 1.0, self.backend)
         eye = xp.eye(q + 2, dtype=xp.float64, device=self.backend.device)
         held = self.backend.zeros((1, self.layout.n_components, *self.maps.grid))
-        carried = Carried(last, float(model.centre[0]), float(model.scale[0]), self._sums(model), eye, held, status)
-        carried.cov = eye / first[:, None]
+        carried = Carried(
+            last,
+            float(model.centre[0]),
+            float(model.scale[0]),
+            self._sums(model),
+            eye / first[:, None],
+            held,
+            status,
+            np.zeros((4, self.layout.n_components)),
+        )
         self.carried = carried
         # Not the present frame, which is yet to be judged: its own samples must not vote for it.
         for i, (values, positions) in enumerate(past.latest[:-1]):
@@ -165,37 +173,87 @@ class CausalModel:
         """A frame of the past once more, for the maps; its deviation is known, only its variance is wanted."""
         carried = self._known()
         samples, cells = self._samples(values, positions, carried)
-        prior = self.maps.prior(carried.held, carried.now.weights[:, 0, :])
-        samples = replace(samples, log_weights=log_prior(self.maps.at_samples(prior, cells), self.backend.xp))
-        sums, resp = self._pass(samples, carried.now)
+        levels = self.maps.levels(carried.held)
+        at = self.maps.at_samples(self.maps.combine(levels, carried.now.weights[:, 0, :]), cells)
+        sums, resp = self._pass(replace(samples, log_weights=log_prior(at, self.backend.xp)), carried.now)
         information, _ = self._information(carried.now, sums)
         carried.cov = self._posterior_cov(self._predicted_cov(carried), information)
-        self._deposit(carried, cells, resp, carried.now)
+        _, resp, _ = self._with_neighbours(carried, samples, cells, resp, levels)
+        self._deposit(carried, cells, resp)
 
     # -- a frame ------------------------------------------------------------------------------------------------------
 
     def step(self, values: np.ndarray, positions: np.ndarray) -> Seen:
         """Judge the samples (m,) of the next frame by the past, then learn from them."""
-        carried, xp = self._known(), self.backend.xp
+        carried, xp, m = self._known(), self.backend.xp, values.shape[0]
         samples, cells = self._samples(values, positions, carried)
-        weights = carried.now.weights[:, 0, :]
         levels = self.maps.levels(carried.held)
-        expected = self.expecting.combine(levels, weights)
-        mean = xp.sum(
-            xp.reshape(xp.astype(expected, xp.float64), (self.layout.n_components, -1)) * self.pixel_shares, axis=1
-        )
-        prior = self.maps.combine(levels, weights)
-        samples = replace(samples, log_weights=log_prior(self.maps.at_samples(prior, cells), xp))
-        now, cov, sums, resp = self._filtered(carried, samples)
-        carried.now, carried.cov = now, cov
+        expected = self.maps.combine(levels, carried.now.weights[:, 0, :])
+        at = self.maps.at_samples(expected, cells)
+        samples = replace(samples, log_weights=log_prior(at, xp))
+        carried.now, carried.cov, resp = self._filtered(carried, samples)
+        samples, resp, sums = self._with_neighbours(carried, samples, cells, resp, levels)
         self._learn(carried, sums)
-        self._deposit(carried, cells, resp, now)
-        m = values.shape[0]
-        flat = unblock(xp.permute_dims(resp, (0, 2, 1, 3)), m, backend=self.backend)[0, ...]
-        at = self.expecting.at_samples(expected, cells)
-        at = unblock(xp.permute_dims(at, (0, 2, 1, 3)), m, backend=self.backend)[0, ...]
+        self._deposit(carried, cells, resp)
+        flat = xp.reshape(xp.astype(expected, xp.float64), (self.layout.n_components, -1))
+        mean = xp.sum(flat * self.pixel_shares, axis=1)
         likelihood = float(sums.log_likelihood[0]) - m * float(np.log(carried.scale))
-        return Seen(xp.argmax(flat, axis=0), flat, at, self.backend.to_host(mean), likelihood)
+        found = self._flat(resp, m)
+        return Seen(xp.argmax(found, axis=0), found, self._flat(at, m), self.backend.to_host(mean), likelihood)
+
+    def _flat(self, values: Array, m: int) -> Array:
+        """(1, blocks, K, n) -> (K, m)."""
+        return unblock(self.backend.xp.permute_dims(values, (0, 2, 1, 3)), m, backend=self.backend)[0, ...]
+
+    def _with_neighbours(
+        self, carried: Carried, samples: Samples, cells: Array, resp: Array, levels: list[Array]
+    ) -> tuple[Samples, Array, Moments]:
+        """Once more with weights from the past and from the frame's other samples: less behind what grows."""
+        weights = carried.now.weights[:, 0, :]
+        made = self.maps.levels(self.maps.deposit(cells, resp))
+        prior = leave_one_out(
+            [old + new for old, new in zip(levels, made, strict=True)], weights, cells, resp, self.maps
+        )
+        samples = replace(samples, log_weights=log_prior(prior, self.backend.xp))
+        sums, resp = self._pass(samples, carried.now)
+        self._place(carried, prior, resp)
+        return samples, resp, sums
+
+    def _place(self, carried: Carried, prior: Array, resp: Array) -> None:
+        """Evidence that components have places: what a sample's grey level says against what its neighbours say.
+
+        Each component is weighed against the heaviest alone, among the samples of the two: that neither is found on a
+        third says nothing. Where two components share the noise of one phase, neighbours tell nothing of a sample.
+        """
+        xp = self.backend.xp
+        weights = carried.now.weights[:, 0, :]
+        heaviest = int(xp.argmax(weights[0, :]))
+        alone = weights[:, None, :, None] * resp / xp.where(prior > 0, prior, xp.ones_like(prior))
+
+        def against(values: Array) -> tuple[Array, Array]:
+            both = values + values[:, :, heaviest : heaviest + 1, :]
+            return values / xp.where(both > 0, both, xp.ones_like(both)), both
+
+        (grey, _), (near, _), (_, either) = against(alone), against(xp.astype(prior, xp.float64)), against(resp)
+        total = xp.sum(either, axis=(1, 3), keepdims=True)
+        total = xp.where(total > 0, total, xp.ones_like(total))
+        grey, near = (a - xp.sum(a * either, axis=(1, 3), keepdims=True) / total for a in (grey, near))
+        sums = [
+            grey * near * either,
+            grey * grey * either,
+            near * near * either,
+            (near * either) ** 2 * (xp.sum(grey * grey * either, axis=(1, 3), keepdims=True) / total),
+        ]
+        carried.evidence = carried.evidence + np.stack([self.backend.to_host(xp.sum(a, axis=(1, 3)))[0] for a in sums])
+
+    def placed(self) -> tuple[np.ndarray, np.ndarray]:
+        """(K,) correlation of a component's samples with their neighbours, and that in its standard deviations.
+
+        Over the frames since the latest fit. By chance alone the correlation is 0.
+        """
+        together, grey, near, spread = self._known().evidence
+        tiny = 1e-300
+        return together / np.sqrt(np.maximum(grey * near, tiny)), together / np.sqrt(np.maximum(spread, tiny))
 
     def frame_fit(self, seen: Seen, n_samples: int) -> tuple[MixtureFit, np.ndarray]:
         """(,) parameters of the frame just judged, and (K,) which component of the latest fit each of them is."""
@@ -266,8 +324,8 @@ class CausalModel:
         xp = self.backend.xp
         return xp.linalg.inv(xp.linalg.inv(predicted) + information)
 
-    def _filtered(self, carried: Carried, samples: Samples) -> tuple[MovieParameters, Array, Moments, Array]:
-        """Parameters of the frame and their covariance; sums and responsibilities there."""
+    def _filtered(self, carried: Carried, samples: Samples) -> tuple[MovieParameters, Array, Array]:
+        """Parameters of the frame, the covariance of its deviation, and responsibilities there."""
         xp = self.backend.xp
         now, cov = carried.now, carried.cov
         sums, resp = self._pass(samples, now)
@@ -283,12 +341,12 @@ class CausalModel:
                 now = replace(now, drift=xp.concat([drift[:-1], gain])[None, None, :])
                 sums, resp = self._pass(samples, now)
             cov = self._posterior_cov(predicted, self._information(now, sums)[0])
-        return now, cov, sums, resp
+        return now, cov, resp
 
-    def _deposit(self, carried: Carried, cells: Array, resp: Array, now: MovieParameters) -> None:
+    def _deposit(self, carried: Carried, cells: Array, resp: Array) -> None:
         xp = self.backend.xp
         count = xp.sum(xp.sum(xp.astype(resp, xp.float64), axis=3), axis=1)
-        weights = frame_weights(count, now.alive, backend=self.backend)
+        weights = frame_weights(count, carried.now.alive, backend=self.backend)
         carried.now = replace(carried.now, weights=weights[:, None, :])
         carried.held = DECAY_PAST * (carried.held + self.maps.deposit(cells, resp))
 
@@ -320,6 +378,29 @@ class CausalModel:
         dev = sums.dev / g ** self.backend.asarray(1.0 + (np.arange(q + 1) > 0))
         parts = (sums.log_likelihood, resp, dev, sums.square / gain[:, None] ** 2)
         return Moments(*(xp.sum(part, axis=0, keepdims=True) for part in parts))
+
+
+def leave_one_out(levels: list[Array], weights: Array, cells: Array, resp: Array, maps: CellMaps) -> Array:
+    """As `CellMaps.combine`, at the samples alone, each without what it has itself laid down; (rows, blocks, K, n).
+
+    levels : with the frame's own samples in. weights : (rows, K). cells : (rows, blocks, n). resp : as the result.
+    """
+    xp, (rows, _, k, _) = maps.backend.xp, resp.shape
+    row = cells // maps.grid[1]
+    column = cells - row * maps.grid[1]
+    first = maps.backend.arange(rows * k, dtype=xp.int64)
+    prior = widest = xp.broadcast_to(xp.astype(weights, maps.backend.dtype)[:, None, :, None], resp.shape)
+    for number, level in enumerate(levels):
+        coarser = len(levels) - 1 - number
+        place = xp.astype((row >> coarser) * level.shape[-1] + (column >> coarser), xp.int64)[:, :, None, :]
+        index = place + xp.reshape(first, (rows, 1, k, 1)) * (level.shape[-1] * level.shape[-2])
+        held = xp.reshape(xp.take(xp.reshape(level, (-1,)), xp.reshape(index, (-1,))), resp.shape)
+        # The Gaussians peak at 1, so that is what a sample adds to its own cell; rounding may leave less than nothing.
+        held = xp.maximum(held - resp, xp.zeros_like(resp))
+        worth = SHRINKAGE / xp.clip(1.0 - xp.sum(prior * prior, axis=2, keepdims=True), maps.purest, 1.0)
+        prior = (held + worth * prior) / (xp.sum(held, axis=2, keepdims=True) + worth)
+        widest = widest if number else prior
+    return (1.0 - FLOOR) * prior + FLOOR * widest
 
 
 def _added(parts: list[Moments]) -> Moments:

@@ -12,8 +12,8 @@ N_FRAMES = 64
 """Frames of the past that are kept, at most; a power of two."""
 BURST = 4
 """Successive frames that are kept together: neighbours in time say what is where."""
-FRAME_SAMPLES = 512
-"""Samples that are kept of each."""
+N_SAMPLES = 2**15
+"""Samples that are kept of all of them together."""
 N_LATEST = 6
 """Latest frames, of which all samples are kept."""
 
@@ -43,10 +43,12 @@ class Reservoir:
         """The samples of the next frame."""
         self.latest = [*self.latest[-(N_LATEST - 1) :], (values, positions)]
         if self._belongs(self.n_seen):
-            self.kept[self.n_seen] = _thinned(values, positions, self.n_seen)
+            self.kept[self.n_seen] = _evenly(values, positions, self.n_seen)
         while len(self.kept) > N_FRAMES:
             self.stride *= 2
             self.kept = {t: frame for t, frame in self.kept.items() if self._belongs(t)}
+        n = N_SAMPLES // len(self.kept)
+        self.kept = {t: (level[:n], place[:n]) for t, (level, place) in self.kept.items()}
         self.n_seen += 1
 
     def _belongs(self, t: int) -> bool:
@@ -56,7 +58,11 @@ class Reservoir:
         """Values, positions and validity (T, m) of all frames in the order of time, the latest ones last."""
         first = self.n_seen - len(self.latest)
         frames = [frame for t, frame in self.kept.items() if t < first]
-        frames += [_thinned(*frame, first + i) for i, frame in enumerate(self.latest)]
+        n = N_SAMPLES // (len(frames) + len(self.latest))
+        frames = [(level[:n], place[:n]) for level, place in frames]
+        for i, frame in enumerate(self.latest):
+            level, place = _evenly(*frame, first + i)
+            frames.append((level[:n], place[:n]))
         m = max(values.size for values, _ in frames)
         shape = (len(frames), m)
         values = np.zeros(shape, dtype=frames[0][0].dtype)
@@ -66,10 +72,9 @@ class Reservoir:
         return values, positions, valid
 
 
-def _thinned(values: np.ndarray, positions: np.ndarray, t: int) -> Frame:
-    """An even subset of a frame's samples, another in each frame."""
+def _evenly(values: np.ndarray, positions: np.ndarray, t: int) -> Frame:
+    """A frame's samples in an order of which every beginning is spread evenly, another one in each frame."""
     m = values.size
-    if m <= FRAME_SAMPLES:
-        return values, positions
-    index = (t * FRAME_SAMPLES + np.arange(FRAME_SAMPLES, dtype=np.int64)) % m * even_step(m) % m
+    n = min(m, N_SAMPLES)
+    index = (t * n + np.arange(n, dtype=np.int64)) % m * even_step(m) % m
     return values[index], positions[index]
