@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from .directelectron import coordinates_beside
 from .movie import ArrayMovie, Movie, MovieView
 from .select import FrameSelection, fit_mask, parse_clip, parse_crop, parse_frames
 
@@ -161,7 +162,7 @@ def _reader(path: Path) -> str:
             "a folder of images, or export it as a TIFF stack"
         )
     _check_readable(path)
-    return reader
+    return "directelectron" if path.suffix.lower() == ".mrc" and coordinates_beside(path) else reader
 
 
 def _folder_reader(path: Path) -> str:

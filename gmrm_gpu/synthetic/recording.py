@@ -122,15 +122,18 @@ class Recorder:
         y, x = self._margin - self._course.drift_px[t]
         return slice(y, y + self._shape[0]), slice(x, x + self._shape[1])
 
-    def frame(self, t: int, labels: np.ndarray, overlay: np.ndarray | None) -> np.ndarray:
-        """(H, W) uint8 or uint16 frame of the (H, W) uint8 `labels`; `overlay` is added to label 0."""
+    def frame(self, t: int, labels: np.ndarray, overlay: np.ndarray | None, *, noise: int | None = None) -> np.ndarray:
+        """(H, W) uint8 or uint16 frame of the (H, W) uint8 `labels`; `overlay` is added to label 0.
+
+        noise : number of the draw of the noise; None: `t`.
+        """
         clean = self._means[labels] + self._texture[labels] * self._mottle[self.window(t)]
         if overlay is not None:
             clean += np.where(labels == 0, overlay[self.window(t)], 0)
         if self._options.blur_px > 0:
             clean = ndimage.gaussian_filter(clean, self._options.blur_px, mode="nearest")
         clean += np.tensordot(self._course.trend_coef[t].astype(np.float32), self._basis, 1)
-        noisy = self._noisy(stream(self._seed, NOISE, t), clean, labels)
+        noisy = self._noisy(stream(self._seed, NOISE, t if noise is None else noise), clean, labels)
         pivot, gain = self._course.pivot, self._course.gain[t]
         stored = np.rint((pivot + gain * (noisy - pivot)) * self.scale)
         return np.clip(stored, 0, 2**self._bits - 1).astype(np.uint8 if self._bits == 8 else np.uint16)

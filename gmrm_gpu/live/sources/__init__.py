@@ -1,0 +1,88 @@
+"""Where the frames of a live analysis come from: a watched folder, a socket, a movie, a simulation."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError, InputError
+from ...frames import open_movie
+from .arrival import Arrival, Notice, Source
+from .folder import FolderSource
+from .order import Orderly, Place
+from .playback import PlaybackSource
+from .simulation import SimulationSource
+from .zeromq import PORT, ZeroMQSource
+
+SIMULATION = "simulation"
+
+
+def open_source(
+    text: str | os.PathLike[str],
+    *,
+    fps: float | None = None,
+    reading: dict[str, Any] | None = None,
+    new_only: bool = False,
+    size: tuple[int, int] | None = None,
+    seed: int = 0,
+    after: int | None = None,
+) -> Source:
+    """The source that `text` means.
+
+    Parameters
+    ----------
+    text : a folder; ``"zmq"``, ``"zmq:5600"`` or ``"zmq:tcp://127.0.0.1:5600"``, where senders connect to;
+        ``"zmq-sub:tcp://microscope:5599"``, a publisher; a movie file; or ``"simulation"``.
+    fps : frames per second of a movie (None: as fast as it is analysed) or of the simulation (None: 25).
+    reading : options of `open_movie` for files. new_only : of a folder, leave out what is there already.
+    size, seed : of the simulation. after : number of the last frame that is not wanted again, of a movie or simulation.
+
+    Raises
+    ------
+    InputError, ConfigError, MissingDependencyError
+        There is no such source, or an option does not go with it.
+    """
+    text = os.fspath(text)
+    path = Path(text).expanduser()
+    is_socket = text == "zmq" or text.startswith(("zmq:", "zmq-sub:"))
+    is_folder = not is_socket and path.is_dir()
+    simulated = text == SIMULATION
+    _refuse(size is not None and not simulated, "--size is about the simulation")
+    _refuse(new_only and not is_folder, "--new-only is about a watched folder")
+    _refuse(fps is not None and (is_socket or is_folder), "--simulate plays a movie file or the simulation")
+    given = [f"--{name.replace('_', '-')}" for name, value in (reading or {}).items() if value not in (None, False)]
+    _refuse(bool(given) and (is_socket or simulated), f"{', '.join(given)} is about reading files")
+    if simulated:
+        return SimulationSource(size or (256, 256), fps or 25.0, seed=seed, after=after)
+    if is_socket:
+        return _socket(text)
+    if is_folder:
+        return FolderSource(path, reading=_folder_options(reading or {}), new_only=new_only)
+    if not path.exists():
+        raise InputError(f"{text} does not exist; give a folder, a movie file, zmq, or simulation")
+    return PlaybackSource(open_movie(path, **(reading or {})), fps, after=after)
+
+
+def _refuse(wrong: bool, text: str) -> None:
+    if wrong:
+        raise ConfigError(f"{text}; leave it out here")
+
+
+def _folder_options(reading: dict[str, Any]) -> dict[str, Any]:
+    if reading.get("frames") is not None:
+        raise ConfigError("--frames A:B is about a movie file; for a folder give the number of frames to stop after")
+    return {name: value for name, value in reading.items() if name != "frames"}
+
+
+def _socket(text: str) -> ZeroMQSource:
+    kind, _, address = text.partition(":")
+    if kind == "zmq-sub":
+        return ZeroMQSource(address, subscribe=True)
+    if re.fullmatch(r"\d*", address):
+        return ZeroMQSource(f"tcp://127.0.0.1:{address or PORT}")
+    return ZeroMQSource(address)
+
+
+__all__ = ["SIMULATION", "Arrival", "Notice", "Orderly", "Place", "Source", "open_source"]
