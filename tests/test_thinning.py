@@ -11,8 +11,8 @@ import gmrm_gpu as gg
 from gmrm_gpu.backend import make_backend
 from gmrm_gpu.cli import main
 from gmrm_gpu.config import SamplingConfig
-from gmrm_gpu.errors import ConfigError, InputError
-from gmrm_gpu.frames import ArrayMovie, Movie, open_movie
+from gmrm_gpu.errors import ConfigError, InputError, OutputError
+from gmrm_gpu.frames import ArrayMovie, Movie, open_movie, save_movie
 from gmrm_gpu.frames.sparse import save_visits
 from gmrm_gpu.sampling import Sampler
 from gmrm_gpu.thinning import thin_movie
@@ -66,7 +66,14 @@ def test_an_analysis_of_the_file_is_the_analysis_of_the_movie_at_that_rate(tmp_p
     thin = save_visits(thin_movie(movie, sampling), tmp_path / "a.npz")
     result = gg.analyze(open_movie(thin), config.with_rate(1.0))
     # The same samples in another order: sums differ in their last digits.
-    np.testing.assert_allclose(result.share, expected.share, atol=2e-4)
+    np.testing.assert_allclose(result.share, expected.share, atol=1e-5)
+
+
+def test_whole_frames_cannot_be_written_of_visits(tmp_path: Path) -> None:
+    for name in ("a.npy", "a.tif"):
+        with pytest.raises(OutputError, match=r"dense is sub-sampled and \.\w+ holds whole frames; .* gmrm-gpu thin"):
+            save_movie(thin_movie(dense(), SamplingConfig(rate=0.1)), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_thin_writes_the_draw_and_says_how_small_it_is(tmp_path: Path, monkeypatch, capsys) -> None:

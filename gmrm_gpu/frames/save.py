@@ -42,7 +42,7 @@ def save_movie(
     Raises
     ------
     OutputError
-        The file exists, the type or extension cannot be written, or writing fails.
+        The file exists, the type or extension cannot be written, the movie is sub-sampled, or writing fails.
     MissingDependencyError
         TIFF without tifffile.
     """
@@ -51,6 +51,11 @@ def save_movie(
     suffix = path.suffix.lower()
     if suffix not in (".npy", ".tif", ".tiff"):
         raise OutputError(f"{path.name} cannot be written as {suffix!r}; use .npy or .tif")
+    if source.sampled:
+        raise OutputError(
+            f"{source.name} is sub-sampled and {suffix} holds whole frames; write its visits to .npz with gmrm-gpu "
+            "thin (frames.sparse.save_visits)"
+        )
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; choose another name or give --overwrite")
     pixel = source.pixel_size_um if pixel_size_um is None else pixel_size_um
