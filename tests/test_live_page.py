@@ -6,59 +6,19 @@ import http.client
 import json
 import math
 import socket
-import struct
 import threading
 import time
 from contextlib import closing
 from dataclasses import replace
 
-import numpy as np
 import pytest
+from live_pages import EVIL, STATE, ask, frame_at, make_page
 
 from gmrm_gpu.errors import ConfigError
 from gmrm_gpu.live.page import LivePage, server
-from gmrm_gpu.live.page.feed import MOST_ALARMS, MOST_RECENT, Cursor, Curve, Feed
-from gmrm_gpu.live.page.picture import Painter, encode, next_limits
-from gmrm_gpu.live.update import Alarm, LiveFrame, LiveState
+from gmrm_gpu.live.update import Alarm
 from gmrm_gpu.report import style
-from gmrm_gpu.results import FitStatus, MixtureFit
-
-H, W = 24, 36
-EVIL = "</script><img src=x onerror=\"document.title='owned'\">"
-STATE = LiveState(1, 0, 0, 0.1, (8.25, 14.5), (), 0, False)
-ONE = np.array(0)
-FIT = MixtureFit(np.full(2, 0.5), np.array([40.0, np.nan]), np.ones(2), np.zeros(0), ONE, ONE, ONE, ONE)
-
-
-def frame_at(index: int, *, rate: float = 0.1, dense: bool = False, share: float = 0.25, **changes) -> LiveFrame:
-    rng = np.random.default_rng(index)
-    visited = rng.random((H, W)) < rate
-    picture = rng.integers(10, 200, (H, W)).astype(np.float32)
-    labels = np.where(visited, 1 + (picture > 120), 0).astype(np.uint8)
-    values = dict.fromkeys(("share", "count", "posterior", "assisted", "share_raw"), share)
-    values |= {f"{name}_sd": 0.01 for name in ("share", "count", "posterior", "assisted")}
-    made = LiveFrame(
-        index=index,
-        number=index + 100,
-        time_s=0.5 * index,
-        n_samples=int(visited.sum()),
-        visited_share=float(visited.mean()),
-        **values,
-        n_without_neighbours=0,
-        fit=FIT,
-        foreground=np.array([False, True]),
-        status=FitStatus.CONVERGED,
-        labels=labels,
-        picture=picture if dense else np.where(visited, picture, np.nan).astype(np.float32),
-        alarms=(),
-        latency_s=0.008,
-    )
-    return replace(made, **changes)
-
-
-def make_page(**changes) -> LivePage:
-    settings = {"title": "cell 7.dm4", "shape": (H, W), "phase_names": ("background", "Li"), "foreground": 1}
-    return LivePage(**{**settings, "unit": "px", "factor": float(H * W), **changes})
+from gmrm_gpu.results import FitStatus
 
 
 @pytest.fixture
@@ -66,19 +26,6 @@ def page(monkeypatch):
     monkeypatch.setattr(server, "GRACE_S", 0.05)
     with closing(make_page()) as made:
         yield made
-
-
-def ask(page: LivePage, path: str, *, token: str | None = None, host: str | None = None, method: str = "GET"):
-    """(status, headers, content) of one request; the token is put in unless another is given."""
-    given = page.token if token is None else token
-    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=5)
-    with closing(connection):
-        connection.putrequest(method, f"{path}?token={given}" if given else path, skip_host=True)
-        for name in [f"127.0.0.1:{page.port}"] if host is None else host.split("\n") if host else []:
-            connection.putheader("Host", name)
-        connection.endheaders()
-        answer = connection.getresponse()
-        return answer.status, dict(answer.headers), answer.read()
 
 
 class Listener:
@@ -252,149 +199,6 @@ def test_an_open_page_hears_of_the_end(page, listener):
     page.end("The source has ended.")
     page.end("Nobody hears this.")
     assert listener.until(lambda n: n["ended"])["message"] == "The source has ended."
-
-
-def test_a_stall_is_told(monkeypatch):
-    feed, clock = Feed(), [100.0]
-    monkeypatch.setattr("gmrm_gpu.live.page.feed.time.monotonic", lambda: clock[0])
-    for i in range(5):
-        clock[0] += 2.0
-        feed.publish(frame_at(i), STATE)
-    for wait, stalled in ((9.9, False), (10.2, True)):  # five times the usual
-        clock[0] = 110.0 + wait
-        news = feed.since(Cursor())[0]
-        assert (news["stalled"], news["age_s"]) == (stalled, pytest.approx(wait))
-    feed.publish(None, replace(STATE, ended=True))
-    assert not feed.since(Cursor())[0]["stalled"]
-
-
-# ---- bounded memory
-
-
-def test_every_point_of_the_curve_is_the_mean_of_its_frames():
-    values = np.random.default_rng(3).random(1000)
-    values[::7] = np.nan
-    curve = Curve(most=16)
-    for i, value in enumerate(values):
-        curve.add((float(i), float(i), math.nan, float(value), 0.5))
-    assert len(curve.bins) < 16
-    assert curve.stride == 64
-    for k, (index, _, time_s, share, sd) in enumerate(curve.bins):
-        part = slice(k * 64, (k + 1) * 64)
-        assert index == np.arange(1000)[part].mean()
-        assert math.isnan(time_s)
-        # Means of means, where frames without a value count for nothing.
-        assert share == pytest.approx(np.nanmean(values[part]), abs=0.02)
-        assert sd == 0.5
-
-
-def test_hours_of_frames_are_told_in_bounded_messages_that_lose_nothing():
-    feed, cursor, told, alarms = Feed(most_bins=64), Cursor(), [], 0
-    rng = np.random.default_rng(0)
-    alarm = Alarm(1, 1.0, "mean", "A jump.", 6.0)
-    base = frame_at(0)
-    for i in range(3000):
-        feed.publish(replace(base, index=i, alarms=(alarm,) if i % 10 == 0 else ()), STATE)
-        if rng.random() < 0.02:
-            news, cursor = feed.since(cursor)
-            told += [p[0] for p in news["recent"]]
-            alarms += len(news["alarms"])
-            assert news["n_alarms"] == 1 + i // 10
-    news, cursor = feed.since(cursor)
-    assert [*told, *(p[0] for p in news["recent"])] == list(range(3000))
-    assert alarms + len(news["alarms"]) == 300
-    assert feed.since(cursor)[0]["recent"] == []
-    late = feed.since(Cursor())[0]
-    assert (len(late["recent"]), len(late["alarms"])) == (MOST_RECENT, MOST_ALARMS)
-    assert len(late["bins"]) < 64
-    assert late["stride"] == 64
-    assert late["bins"][0][0] == 31.5
-
-
-def test_bins_told_piecewise_are_those_told_at_once():
-    feed, cursor, bins = Feed(most_bins=16), Cursor(), []
-    base = frame_at(0)
-    for i in range(500):
-        feed.publish(replace(base, index=i), STATE)
-        if i % 3 == 0:
-            news, cursor = feed.since(cursor)
-            bins = news["bins"] if news["restart"] else bins + news["bins"]
-    news, _ = feed.since(cursor)
-    assert (news["bins"] if news["restart"] else bins + news["bins"]) == feed.since(Cursor())[0]["bins"]
-
-
-# ---- the picture
-
-
-def unpack(content: bytes):
-    magic, index, height, width, step, whole = struct.unpack_from("<4s5I", content)
-    low, high = struct.unpack_from("<2f", content, 24)
-    assert magic == b"GMRM"
-    assert len(content) == 32 + 2 * height * width
-    planes = np.frombuffer(content, np.uint8, offset=32).reshape(2, height, width)
-    return index, step, whole, (low, high), planes[0], planes[1]
-
-
-@pytest.mark.parametrize("dense", [False, True])
-def test_picture_and_labels_come_as_bytes(page, dense):
-    assert ask(page, "/frame")[0] == 204
-    frame = frame_at(4, dense=dense)
-    page.publish(frame, STATE)
-    status, headers, content = ask(page, "/frame")
-    assert status == 200
-    assert headers["Content-Type"] == "application/octet-stream"
-    index, step, whole, (low, high), grey, labels = unpack(content)
-    assert (index, step, whole) == (4, 1, dense)
-    np.testing.assert_array_equal(labels, frame.labels)
-    np.testing.assert_array_equal(grey == 0, np.isnan(frame.picture))
-    for y, x in np.argwhere(np.isfinite(frame.picture)):
-        expected = min(max((frame.picture[y, x] - low) / (high - low), 0), 1) * 254 + 1
-        assert abs(grey[y, x] - expected) <= 1
-
-
-def test_large_frames_are_reduced_by_blocks():
-    frame = frame_at(1, rate=0.2)
-    _, step, whole, _, grey, labels = unpack(encode(frame, (0.0, 254.0), most=10))
-    assert (step, whole, grey.shape) == (4, 0, (6, 9))
-    for r in range(6):
-        for c in range(9):
-            block = (slice(4 * r, 4 * r + 4), slice(4 * c, 4 * c + 4))
-            seen = frame.labels[block].ravel()
-            assert labels[r, c] == next((v for v in seen if v), 0)
-            values = [v for v in frame.picture[block].ravel() if not math.isnan(v)]
-            assert grey[r, c] == (int(sum(values) / len(values)) + 1 if values else 0)
-
-
-def test_sizes_that_no_block_divides_lose_no_pixel():
-    labels = np.zeros((7, 11), np.uint8)
-    labels[6, 10] = 2
-    frame = frame_at(0, labels=labels, picture=np.full((7, 11), 5, np.float32), n_samples=77)
-    *_, grey, small = unpack(encode(frame, (0.0, 10.0), most=6))
-    assert small.shape == (4, 6)
-    assert small[3, 5] == 2
-    assert (grey == 128).all()
-
-
-def test_grey_range_is_robust_steady_and_never_empty():
-    picture = np.full((50, 50), np.nan, np.float32)
-    assert next_limits(None, picture) == (0.0, 1.0)
-    picture[:2] = 7
-    assert next_limits(None, picture) == (6.5, 7.5)
-    picture[:] = np.random.default_rng(1).normal(100, 10, (50, 50))
-    picture[0, 0] = 1e6  # a hot pixel
-    low, high = next_limits(None, picture)
-    assert 65 < low < 85
-    assert 115 < high < 135
-    assert next_limits((0.0, 10.0), picture) == pytest.approx((0.2 * low, 8 + 0.2 * high))
-
-
-def test_a_picture_is_made_once_for_all_browsers(monkeypatch):
-    calls = []
-    monkeypatch.setattr("gmrm_gpu.live.page.picture.encode", lambda f, limits: calls.append(f.index) or b"bytes")
-    painter, frames = Painter(), [frame_at(0), frame_at(1)]
-    for frame in (frames[0], frames[0], frames[1]):
-        assert painter.bytes_of(frame) == b"bytes"
-    assert calls == [0, 1]
 
 
 # ---- browsers that are slow, many, or gone

@@ -11,7 +11,7 @@ import chromium
 import numpy as np
 import PIL.Image
 import pytest
-from test_live_page import EVIL, STATE, H, W, frame_at, make_page
+from live_pages import EVIL, STATE, H, W, frame_at, make_page
 
 from gmrm_gpu.live.page import server
 from gmrm_gpu.live.update import Alarm
