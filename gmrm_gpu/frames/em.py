@@ -128,9 +128,7 @@ def _all_signals(module: Any, path: Path, options: dict[str, Any]) -> list[dict[
         return instruments.read_ser(module, path)
     try:
         found = module.file_reader(str(path), lazy=True, **options)
-    except ValueError as error:
-        if "RGBA" not in str(error):  # colour of DigitalMicrograph cannot be read lazily
-            raise
+    except ValueError:  # colour of DigitalMicrograph, HDF5 without chunks: these are only read as a whole
         found = module.file_reader(str(path), lazy=False, **options)
     if path.suffix.lower() == ".emi" and not found:
         raise InputError(f"{path.name} holds no images itself: the .ser files beside it, which do, are missing")
@@ -245,7 +243,7 @@ def _close_with(movie: Movie, data: Any) -> None:
     """Close the HDF5 file that lazy data hold open once nobody has the movie any more."""
     from rsciio.utils.file import get_file_handle
 
-    handle = get_file_handle(data, warn=False)
+    handle = get_file_handle(data, warn=False) if hasattr(data, "dask") else None
     if handle is not None:
         weakref.finalize(movie, handle.close)
 
