@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ class FolderSource(Source):
                 what = f"only {self._suffix} files are read" if suffix in known else "no kind of image that is read"
                 yield Notice(f"{name} and other {suffix} files are ignored: {what}")
 
-    def _take(self, name: str) -> Iterator[Arrival | Notice]:
+    def _take(self, name: str) -> Generator[Arrival | Notice, None, bool]:
         """Read a file; returns whether it is done with, for good or bad."""
         path, now = self._folder / name, time.monotonic()
         try:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def parse_frame(header: dict[str, Any], buffer: bytes | memoryview) -> Arrival:
     height, width = shape
     if height * width > MOST_PIXELS:
         raise InputError(f"a message has a frame of {height} x {width} pixels; send at most {MOST_PIXELS:,}")
-    dtype, number, time_s = _dtype(header), header.get("number"), header.get("time_s")
+    dtype, number, time_s, n = _dtype(header), *(header.get(name) for name in ("number", "time_s", "n"))
     if not _is_whole(number, 0, 2**53):
         raise InputError(f"a message has the frame number {_short(number)}; send a whole number from 0")
     if time_s is not None and not _is_real(time_s):
@@ -84,7 +84,6 @@ def parse_frame(header: dict[str, Any], buffer: bytes | memoryview) -> Arrival:
     if header["kind"] == "frame":
         levels = _numbers(buffer, dtype, 0, height * width, number, height * width * dtype.itemsize)
         return Arrival(levels.reshape(height, width), (height, width), number, time_s)
-    n = header.get("n")
     if not _is_whole(n, 0, 16 * MOST_PIXELS):
         raise InputError(f"frame {number} has {_short(n)} visits; send their number as n")
     order = ">" if dtype.byteorder == ">" or header.get("byte_order") == "big" else "<"
@@ -100,7 +99,7 @@ def parse_frame(header: dict[str, Any], buffer: bytes | memoryview) -> Arrival:
 def parse_acquisition(header: dict[str, Any]) -> tuple[Acquisition, list[str]]:
     """What a header says of the recording, and sentences about what of it cannot be used."""
     notes = [f"the header's field {_short(name)} is not known and ignored" for name in _unknown(header)]
-    calibration: dict[str, float | None] = {}
+    calibration: dict[str, Any] = {}
     for name in ("pixel_size_um", "frame_time_s"):
         value = header.get(name)
         usable = value is None or (_is_real(value) and value > 0)
@@ -138,11 +137,11 @@ def _numbers(
     return np.frombuffer(buffer, dtype, count, offset).astype(dtype.newbyteorder("="))
 
 
-def _is_whole(value: Any, low: int, high: int) -> bool:
+def _is_whole(value: Any, low: int, high: int) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_real(value: Any) -> bool:
+def _is_real(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

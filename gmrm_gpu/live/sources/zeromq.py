@@ -44,8 +44,8 @@ class ZeroMQSource(Source):
             raise MissingDependencyError("frames over ZeroMQ need pyzmq: pip install 'gmrm-gpu[live]'") from None
         self._zmq: Any = zmq
         self._closed = threading.Event()
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB if subscribe else zmq.PULL)
+        self._context: Any = zmq.Context()
+        self._socket: Any = self._context.socket(zmq.SUB if subscribe else zmq.PULL)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVHWM, _WAITING)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MOST_BYTES)
@@ -63,7 +63,7 @@ class ZeroMQSource(Source):
             raise ConfigError(
                 f"{address} cannot be used ({error}); give an address such as tcp://127.0.0.1:{PORT}"
             ) from None
-        self.name = address if subscribe else self._socket.getsockopt(zmq.LAST_ENDPOINT).decode()
+        self.name = address if subscribe else self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._open_to_all = not subscribe and _LOOPBACK.match(address) is None
         self._disagrees: dict[str, float] = {}
         self._n_senders, self._known, self._read = 0, False, False
@@ -128,11 +128,11 @@ class ZeroMQSource(Source):
             return
         for name, unit in (("pixel_size_um", "um"), ("frame_time_s", "s")):
             old, new = getattr(self.acquisition, name), getattr(found, name)
-            if new is not None and (old is None or abs(new / old - 1) > 1e-3):
-                was = "none before" if old is None else f"{old:g} {unit} before"
-                yield Notice(
-                    f"frame {header['number']} has the {name} {new:g}, {was}; what the first frame said is used"
-                )
+            if new is not None and (old is None or abs(new / old - 1) > 1e-3) and self._disagrees.get(name) != new:
+                self._disagrees[name] = new  # said once, not for every frame
+                was = "none" if old is None else f"{old:g} {unit}"
+                text = f"frame {header['number']} has the {name} {new:g}, the first {was}"
+                yield Notice(f"{text}; what the first said is used")
 
     def _release(self) -> None:
         if self._context.closed:
