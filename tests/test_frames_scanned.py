@@ -127,7 +127,7 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     positions = tmp_path / "a_scan_coordinates.csv"
     write_list(positions, [(0, 0)] * 5)
     text = refusal(path)
-    assert "a_movie.mrc holds 6 frames of 4 x 5, a_scan_coordinates.csv 5 positions in 1 x 1" in text
+    assert "a_movie.mrc holds 6 frames of 4 x 5, a_scan_coordinates.csv 5 points in 1 x 1" in text
     assert "put them into different folders" in text
     (tmp_path / "a_info.txt").write_text("Scan - Size X = 3\nScan - Size Y = 3\n")
     write_list(positions, [(0, 0), (3, 0), (1, 1), (2, 2), (0, 1), (0, 2)])

@@ -58,7 +58,7 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
         scan = _Scan(positions, len(positions), len(frames))
         return ImageScan(path, frames, scan, shape, _acquisition(info, scan, notes, camera=False))
     raise InputError(
-        f"{path.name} holds {len(frames):,} frames of {size_text(frames.shape[1:])}, {listed.name} {len(x):,} positions "
+        f"{path.name} holds {len(frames):,} frames of {size_text(frames.shape[1:])}, {listed.name} {len(x):,} points "
         f"in {size_text(shape)} ({n_each} frames each, {n_repeats} repeats): neither a frame a visit nor images of the "
         "scan; if the two do not belong together, put them into different folders"
     )
