@@ -6,6 +6,7 @@ leaves a gap in the frame numbers, and a note says when it should have been.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,6 +39,11 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
     places = sorted(files)
     numbers, rate = _numbered(places)
     notes = [f"{odd} files of the recording are not named as frames are: left out"] if odd else []
+    if rate % 1:
+        most = math.ceil(rate)
+        notes.append(
+            f"seconds hold {most} or {most - 1} frames: taken for a rate of {rate:.6g} a second, with none missing"
+        )
     if places[0][0] == places[-1][0]:
         notes.append(f"the recording lies in one second: {rate:g} frames a second is the least it can be")
     return GatanMovie(path.name, [files[place] for place in places], numbers, rate, notes, luminance)
