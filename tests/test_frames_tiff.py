@@ -80,6 +80,7 @@ def test_resolution_tags_are_calibration_only_where_plausible(
     movie = open_movie(tmp_path / "a.tif")
     assert movie.pixel_size_um == (None if expected is None else pytest.approx(expected))
     assert movie.frame_time_s is None
+    assert ("pixels are not square" in " ".join(movie.acquisition.notes)) == (per_unit == (2e6, 1e6))
 
 
 @pytest.mark.parametrize(

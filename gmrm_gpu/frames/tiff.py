@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MissingDependencyError
+from .axes import UNKNOWN, Axis, calibrated
 from .colour import to_grey
-from .movie import ArrayMovie, Movie, size_text
-from .units import is_square, to_seconds, to_um
+from .movie import Acquisition, ArrayMovie, Movie, size_text
+from .units import to_um
 
 _PALETTE, _CMYK = 3, 5
-_RESOLUTION_UM = {2: 25400.0, 3: 1e4, 4: 1e3, 5: 1.0}
+_RESOLUTION_UNIT = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
 # A coarser resolution tag tells how to print the picture (72 dpi is 353 um), not what the microscope saw.
 _PRINT_UM = 10.0
 
@@ -46,13 +47,13 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
     try:
         with _quiet():
             series, n_frames = _one_series(tif, path.name)
-        pixel_size_um, frame_time_s = _calibration(tif)
+        known = _acquisition(tif)
         page = series.keyframe
         grey = page.samplesperpixel == 1 and page.photometric != _PALETTE
         if grey and series.dataoffset is not None and page.is_memmappable:
             array = _map(path, tif, series, (n_frames, *page.shape[-2:]))
-            return ArrayMovie(array, name=path.name, pixel_size_um=pixel_size_um, frame_time_s=frame_time_s)
-        movie = TiffMovie(tif, series, n_frames, path.name, luminance, pixel_size_um, frame_time_s)
+            return ArrayMovie(array, name=path.name, acquisition=known)
+        movie = TiffMovie(tif, series, n_frames, path.name, luminance, known)
     except BaseException:
         tif.close()
         raise
@@ -71,8 +72,7 @@ class TiffMovie(Movie):
         n_frames: int,
         name: str,
         luminance: bool,
-        pixel_size_um: float | None,
-        frame_time_s: float | None,
+        acquisition: Acquisition,
     ) -> None:
         page = series.keyframe
         super().__init__(
@@ -80,8 +80,7 @@ class TiffMovie(Movie):
             shape=(page.imagelength, page.imagewidth),
             dtype=np.dtype(np.uint8) if _is_palette8(page) else page.dtype,
             n_frames=n_frames,
-            pixel_size_um=pixel_size_um,
-            frame_time_s=frame_time_s,
+            acquisition=acquisition,
         )
         self._series, self._luminance = series, luminance
         self._one_page_per_frame = len(series.pages) == n_frames
@@ -211,52 +210,49 @@ def _page_chain_is_whole(path: Path) -> bool:
     return True
 
 
-def _calibration(tif: Any) -> tuple[float | None, float | None]:
-    """(pixel_size_um, frame_time_s), None where the file does not say, or where pixels are not square."""
+def _acquisition(tif: Any) -> Acquisition:
+    """What the tags say of the recording; what they say that cannot be used stands in the notes."""
     tags = tif.pages.first.tags
     if tif.is_ome:
-        return _from_ome(tif.ome_metadata)
-    if tif.is_imagej:
-        return _from_imagej(tif.imagej_metadata, tags)
-    if 65003 in tags and 65009 in tags:
-        return _from_digitalmicrograph(tags)
-    unit = _RESOLUTION_UM.get(int(tags["ResolutionUnit"].value)) if "ResolutionUnit" in tags else None
-    size = _from_resolution(tags, unit)
-    return (size if size is not None and size < _PRINT_UM else None), None
+        axes = _from_ome(tif.ome_metadata)
+    elif tif.is_imagej:
+        axes = _from_imagej(tif.imagej_metadata, tags)
+    elif 65003 in tags and 65009 in tags:
+        axes = _from_digitalmicrograph(tags)
+    else:
+        unit = _RESOLUTION_UNIT.get(int(tags["ResolutionUnit"].value)) if "ResolutionUnit" in tags else None
+        x, y = _steps(tags)
+        printed = x is None or y is None or (to_um(max(x, y), unit) or math.inf) >= _PRINT_UM
+        axes = (UNKNOWN, UNKNOWN, UNKNOWN) if printed else (UNKNOWN, Axis("y", y, unit), Axis("x", x, unit))
+    return calibrated(*axes)
 
 
-def _from_imagej(metadata: dict[str, Any], tags: Any) -> tuple[float | None, float | None]:
-    interval = to_seconds(metadata.get("finterval"), metadata.get("tunit", "s"))
-    return _from_resolution(tags, to_um(1, metadata.get("unit"))), interval
+def _from_imagej(metadata: dict[str, Any], tags: Any) -> tuple[Axis, Axis, Axis]:
+    (x, y), unit = _steps(tags), metadata.get("unit")
+    return Axis("t", metadata.get("finterval"), metadata.get("tunit", "s")), Axis("y", y, unit), Axis("x", x, unit)
 
 
-def _from_ome(xml: str) -> tuple[float | None, float | None]:
+def _from_ome(xml: str) -> tuple[Axis, Axis, Axis]:
     pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
     found = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', pixels[0])) if pixels else {}
-    x = to_um(found.get("PhysicalSizeX"), found.get("PhysicalSizeXUnit", "µm"))
-    y = to_um(found.get("PhysicalSizeY"), found.get("PhysicalSizeYUnit", "µm"))
-    interval = to_seconds(found.get("TimeIncrement"), found.get("TimeIncrementUnit", "s"))
-    return _square(x, x if y is None else y), interval
+    x = Axis("x", found.get("PhysicalSizeX"), found.get("PhysicalSizeXUnit", "µm"))
+    y = Axis("y", found.get("PhysicalSizeY"), found.get("PhysicalSizeYUnit", "µm"))
+    return Axis("t", found.get("TimeIncrement"), found.get("TimeIncrementUnit", "s")), x if y.step is None else y, x
 
 
-def _from_digitalmicrograph(tags: Any) -> tuple[float | None, float | None]:
+def _from_digitalmicrograph(tags: Any) -> tuple[Axis, Axis, Axis]:
     # 65003-65005 are the units and 65009-65011 the scales of x, y and the third axis.
     value = {code: tags[code].value for code in range(65003, 65012) if code in tags}
-    x, y = to_um(value.get(65009), value.get(65003)), to_um(value.get(65010), value.get(65004))
-    return _square(x, y), to_seconds(value.get(65011), value.get(65005))
+    x, y, t = (Axis(name, value.get(65009 + i), value.get(65003 + i)) for i, name in enumerate("xyt"))
+    return t, y, x
 
 
-def _from_resolution(tags: Any, unit_um: float | None) -> float | None:
-    if unit_um is None or "XResolution" not in tags or "YResolution" not in tags:
-        return None
+def _steps(tags: Any) -> tuple[float | None, float | None]:
+    """Sides (x, y) of a pixel in the unit of the resolution tags."""
+    if "XResolution" not in tags or "YResolution" not in tags:
+        return None, None
     x, y = (tags[name].value for name in ("XResolution", "YResolution"))
-    if 0 in (*x, *y):
-        return None
-    return _square(unit_um * x[1] / x[0], unit_um * y[1] / y[0])
-
-
-def _square(x: float | None, y: float | None) -> float | None:
-    return x if x is not None and y is not None and is_square(x, y) else None
+    return (None, None) if 0 in (*x, *y) else (x[1] / x[0], y[1] / y[0])
 
 
 def _first_line(error: Exception) -> str:

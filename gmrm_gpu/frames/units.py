@@ -24,8 +24,8 @@ _SECONDS = {
 }
 _UNITLESS = ("", "none", "undefined", "<undefined>", "pixel", "pixels", "px", "dimensionless")
 _SQUARE = 1e-3
-# Pixels of a millimetre and more are no micrograph: such numbers come from reciprocal metres taken for metres.
-_LARGEST_UM = 1e3
+# Pixels of a decimetre and more are no micrograph: such numbers come from reciprocal metres taken for metres.
+_LARGEST_UM = 1e5
 
 
 def to_um(value: Any, unit: Any) -> float | None:
@@ -59,7 +59,7 @@ def has_no_unit(unit: Any) -> bool:
     return _spelled(unit) in _UNITLESS
 
 
-def is_square(x: float, y: float) -> bool:
+def _is_square(x: float, y: float) -> bool:
     """Whether the sides of a pixel, in one unit, are equal to a thousandth."""
     return math.isclose(x, y, rel_tol=_SQUARE)
 
@@ -81,13 +81,13 @@ def pixel_size(x: tuple[Any, Any], y: tuple[Any, Any]) -> tuple[float | None, st
     >>> pixel_size((2, "nm"), (2000, "pm"))
     (0.002, None)
     """
-    if _only_counts(*x) and _only_counts(*y):
+    if x[0] is y[0] is None or (_only_counts(*x) and _only_counts(*y)):
         return None, None
     side_x, side_y = to_um(*x), to_um(_magnitude(y[0]), y[1])
     said = f"x {_told(*x)}, y {_told(*y)}"
     if side_x is None or side_y is None:
         return None, f"the pixel size is not used, it is not a length above zero ({said})"
-    if not is_square(side_x, side_y):
+    if not _is_square(side_x, side_y):
         return None, f"the pixel size is not used, pixels are not square ({said})"
     if side_x >= _LARGEST_UM:
         return None, f"the pixel size is not used, it is too large for a micrograph ({said})"
@@ -102,7 +102,7 @@ def frame_time(step: Any, unit: Any) -> tuple[float | None, str | None]:
     (seconds, None), or (None, a sentence for `Acquisition.notes`), or (None, None) where the axis only counts frames.
     """
     seconds = to_seconds(step, unit)
-    if seconds is not None or _only_counts(step, unit):
+    if seconds is not None or step is None or _only_counts(step, unit):
         return seconds, None
     return None, f"the frame time is not used, frames follow each other in steps that are no time ({_told(step, unit)})"
 
