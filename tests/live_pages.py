@@ -16,7 +16,7 @@ H, W = 24, 36
 EVIL = "</script><img src=x onerror=\"document.title='owned'\">"
 STATE = LiveState(1, 0, 0, 0.1, (8.25, 14.5), (), 0, False)
 ONE = np.array(0)
-FIT = MixtureFit(np.full(2, 0.5), np.array([40.0, np.nan]), np.ones(2), np.zeros(0), ONE, ONE, ONE, ONE)
+FIT = MixtureFit(np.full(2, 0.5), np.array([40.0, 158.25]), np.ones(2), np.zeros(0), ONE, ONE, ONE, ONE)
 
 
 def frame_at(index: int, *, rate: float = 0.1, dense: bool = False, share: float = 0.25, **changes) -> LiveFrame:

@@ -156,7 +156,7 @@ def test_events_carry_the_setup_then_the_frames(page, listener):
     news = listener.until(lambda n: n["frame"])
     assert news["frame"]["number"] == 100
     assert news["frame"]["share"] == 0.25
-    assert news["frame"]["means"] == [40, None]
+    assert news["frame"]["means"] == [40, 158.25]
     assert news["recent"] == [[0, 100, 0, 0.25, 0.01]] == news["bins"]
     assert news["alarms"] == [{"number": 100, "time_s": None, "what": "trend", "text": alarm.text, "score": 8.25}]
     assert news["state"]["notices"] == [EVIL]

@@ -68,7 +68,7 @@ def test_everything_published_is_on_the_page(tab, page, tmp_path):
     assert words(tab, "value") == "216 px"
     assert words(tab, "share") == "25 %"
     assert words(tab, "interval") == "80 % interval 205 – 227"
-    assert words(tab, "what") == "<i>Li</i>, area"
+    assert words(tab, "what") == "<i>Li</i>, area: what is at grey level 158"
     assert tab.run("[...document.querySelectorAll('.name')].map(e => e.textContent)") == ["a & b", "<i>Li</i>"]
     tiles = tab.run("[...document.querySelectorAll('.tile')].map(e => e.innerText.split(/\\n+/).join(' '))")
     visited = f"{float(f'{100 * frame_at(2).visited_share:.2g}'):g} %"
@@ -131,6 +131,14 @@ def test_pixels_have_the_colours_of_their_phases(tab, page, dense):
     assert ("could be saved" in said) is dense
 
 
+def test_a_frame_without_foreground_says_so(tab, page):
+    page.publish(frame_at(0, share=0.0, foreground=np.zeros(2, bool)), STATE)
+    tab.open(page.url)
+    settle(tab, page, 0)
+    assert words(tab, "what") == "<i>Li</i>, area"
+    assert words(tab, "interval") == "nothing stands out as foreground so far"
+
+
 def test_a_reload_brings_the_history_back(tab, page):
     for i in range(40):
         page.publish(frame_at(i, share=i / 80), STATE)
@@ -157,6 +165,7 @@ def test_stalls_lost_connections_and_the_end_are_told(tab, page, monkeypatch):
     page.publish(frame_at(1, share=math.nan, status=FitStatus.TOO_FEW), STATE)
     tab.until("document.getElementById('pill').className === 'live'")
     assert words(tab, "interval") == f"no usable fit: {FitStatus.TOO_FEW.label}"
+    tab.run("document.querySelector('#legend input').click()")
     # The connection breaks, as when a tunnel is cut: said at once, and mended by itself.
     monkeypatch.setattr(server._Handler, "_refusal", lambda self: (403, "cut"))
     for connection in list(page._server._open):
@@ -168,6 +177,8 @@ def test_stalls_lost_connections_and_the_end_are_told(tab, page, monkeypatch):
     tab.until("document.getElementById('pill').className !== 'disconnected'")
     page.publish(frame_at(2), STATE)
     settle(tab, page, 2)
+    assert tab.run("[...document.querySelectorAll('#legend input')].map(e => e.checked)") == [True, True]
+    assert tab.run("recent.map(p => p[0])") == [0, 1, 2]
     page.end("Stopped by <b>you</b>.")
     page.close()
     tab.until("document.getElementById('pill').textContent === 'ENDED'")
