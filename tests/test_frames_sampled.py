@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,9 @@ def test_npz_and_parquet_hold_the_same_table(tmp_path: Path) -> None:
     movie = open_movie(tmp_path / "a.parquet")
     check_table(movie)
     assert (movie.dtype, movie.pixel_size_um) == (np.uint16, 0.02)
+    data = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(data[: len(data) // 2])
+    assert "b.parquet is no table of numbers" in refusal(tmp_path / "b.parquet")
     gaps = arrow.table({"x": [1, None], "y": [1, 2], "intensity": [1, 2]})
     parquet.write_table(gaps, tmp_path / "b.parquet")
     assert "has 1 rows without x" in refusal(tmp_path / "b.parquet")
@@ -269,6 +273,14 @@ def test_what_a_table_does_not_say_is_told(tmp_path: Path) -> None:
     assert "No x or y is 0" in movie.acquisition.notes[1]
     movie = open_movie(csv(tmp_path / "a.csv", "x,y,value,dwell_us\n0,0,7,1\n3,1,8,1\n"))
     assert movie.acquisition.notes[0] == "a.csv has columns that are not used: dwell_us."
+
+
+def test_a_table_that_may_be_cut_or_says_what_is_not_understood(tmp_path: Path) -> None:
+    movie = open_movie(csv(tmp_path / "a.csv", "# shape = 4 x 6\n# pixel_size_nm = 5\nx,y,value\n0,0,7\n3,1,2"))
+    assert movie.acquisition.notes == (
+        "a.csv says pixel_size_nm = 5, which is not used.",
+        "a.csv ends without a line break: if it was cut short, its last number may be too.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -379,6 +391,14 @@ def test_damage_to_a_sparse_file_is_never_silent(tmp_path: Path) -> None:
     for cut in range(1, len(data), 97):
         bad.write_bytes(data[:cut])
         assert "b.npz" in refusal(bad)
+
+
+def test_threads_read_the_right_frames_of_a_sparse_file(tmp_path: Path) -> None:
+    movie = open_movie(sparse_file(tmp_path / "a.npz"))
+    order = RNG.integers(0, T, 200)
+    with ThreadPoolExecutor(8) as pool:
+        frames = list(pool.map(lambda t: listed(movie, int(t)), order))
+    assert frames == [looped(STACK, MASKS, int(t)) for t in order]
 
 
 def test_a_wrong_check_sum_names_the_frame(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,7 +20,7 @@ from .movie import ArrayMovie, Movie, grey_dtype
 
 DAMAGE = (
     *(OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
 )
 """What damage to a .npy or .npz file makes the standard library and NumPy raise."""
 

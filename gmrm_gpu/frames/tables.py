@@ -8,6 +8,7 @@ shape), pixel_size_um and frame_time_s.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import numpy as np
 from ..errors import InputError, MissingDependencyError
 from .images import natural_key
 from .movie import Acquisition, Movie
+from .npy import DAMAGE
 from .places import ListedMovie, check_size, flat_places, size_of_largest, whole_coordinates
 from .units import to_seconds
 
@@ -104,10 +106,10 @@ def table_of_arrays(arrays: Mapping[str, Any]) -> Table | None:
 def _read(path: Path) -> Table:
     try:
         return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = str(error).splitlines()[0]
+    except (InputError, MissingDependencyError):
+        raise
+    except DAMAGE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path.name} is no table of numbers ({reason}); export it again as x, y, intensity") from None
 
 
@@ -137,7 +139,7 @@ def _read_csv(path: Path) -> Table:
         second = file.readline()
     delimiter = _delimiter(line)
     heads = [head.strip().strip("\"'") for head in line.strip().split(delimiter)]
-    notes: list[str] = []
+    notes = _unfinished(path, known)
     if all(_is_number(head) for head in heads):
         if len(heads) != 3:
             raise InputError(f"{path.name} has {len(heads)} columns and no header; name them, such as x,y,intensity")
@@ -145,11 +147,22 @@ def _read_csv(path: Path) -> Table:
         heads, n_before = ["x", "y", "intensity"], n_before - 1
     kept, unused = _columns(heads, path.name)
     if not kept:
-        raise InputError(f"{path.name} has the columns {', '.join(heads)}; name them x, y, intensity and frame")
+        raise InputError(f"{path.name} has the columns {', '.join(heads)[:200]}; name them x, y, intensity and frame")
     comma = delimiter != "," and "," in second
     columns = _numbers(path, n_before + 1, delimiter, [heads.index(head) for head in kept.values()], comma)
     found = dict(zip(kept, (_narrow(column) for column in columns), strict=True))
     return Table(found, {key: _unit(head) for key, head in kept.items()}, _known(known), notes + unused)
+
+
+def _unfinished(path: Path, known: Mapping[str, str]) -> list[str]:
+    """What in the lines before the header, or at the end of the file, should not pass without a word."""
+    unused = [f"{name} = {value}" for name, value in known.items() if name not in _KNOWN]
+    notes = [f"{path.name} says {', '.join(unused)}, which is not used."] if unused else []
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read() not in b"\r\n":
+            notes.append(f"{path.name} ends without a line break: if it was cut short, its last number may be too.")
+    return notes
 
 
 def _numbers(path: Path, n_before: int, delimiter: str | None, which: list[int], comma: bool) -> np.ndarray:
