@@ -63,7 +63,7 @@ def plan_sampling(
         interval, and the calibration.
     width : wanted, mean over frames: ``"0.5um3"``, ``"0.2um2"``, ``"500px"``, ``"1%"`` or a share of the frame;
         None: no rate is recommended.
-    rates : tried, above 0 and below 1. schemes : tried. n_draws : sub-samplings at each rate.
+    rates : tried, above 0 and below 1. schemes : tried; of a sub-sampled movie ``fixed`` alone. n_draws : sub-samplings at each rate.
     progress : called with (work done, work in all), in samples.
 
     Returns
@@ -84,6 +84,7 @@ def plan_sampling(
     backend = get_backend(config.compute.device, config.compute.dtype)
     budget = memory_budget(config, backend)
     movie = CachedMovie(open_movie(movie), budget // 4)
+    names = ["fixed"] if movie.sampled else names
     samplings = [replace(config.sampling, scheme=name) for name in names]
     runners = {s.scheme: Runner(movie, replace(config, sampling=s), backend) for s in samplings}
     return _Work(runners, wanted, n_draws, budget, progress).plan(ladder, started)
@@ -139,6 +140,9 @@ class _Tried:
     found: bool
 
 
+_ONLY_FIXED = "The movie is sub-sampled: of its visits only a fixed number can be drawn, so no other scheme was tried."
+
+
 class _Foreground(Observer):
     """Notes whether any component of any frame was foreground."""
 
@@ -168,7 +172,7 @@ class _Work:
         self.factor = unit_factor(scale, self.unit)
         self.tried: dict[str, dict[float, _Tried]] = {name: {} for name in runners}
         self.left: dict[str, list[float]] = {name: [] for name in runners}
-        self.notes: list[str] = []
+        self.notes: list[str] = [_ONLY_FIXED] if self.first.movie.sampled else []
         self.done = self.total = 0
 
     def plan(self, ladder: list[float], started: float) -> SamplingPlan:

@@ -17,6 +17,7 @@ from gmrm_gpu.errors import InputError
 from gmrm_gpu.estimate import sample_mean
 from gmrm_gpu.frames import ArrayMovie, Movie, Visits, open_movie
 from gmrm_gpu.output import write_analysis
+from gmrm_gpu.planning import plan_sampling
 from gmrm_gpu.sampling import Sampler
 from gmrm_gpu.selection import select_model
 from gmrm_gpu.study import run_study
@@ -357,6 +358,13 @@ def test_a_study_thins_visits_further(simulation):
     np.testing.assert_allclose(result.reference, reference.share, atol=1e-6)
     spread = {rate: np.nanstd(shares, axis=0).mean() for rate, shares in result.shares.items()}
     assert 0 < spread[0.1] < spread[0.05]
+
+
+def test_a_plan_of_visits_tries_random_pixels_only(simulation):
+    plan = plan_sampling(thinned(simulation.movie, 0.3), config(), rates=(0.1, 0.2), schemes=("fixed", "stratified"))
+    assert plan.schemes == ("fixed",)
+    assert plan.rows[0].width > plan.rows[1].width > 0
+    assert plan.notes[0].startswith("The movie is sub-sampled")
 
 
 def test_a_study_above_the_visited_rate_is_refused(simulation):

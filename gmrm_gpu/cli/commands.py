@@ -147,7 +147,8 @@ def _print_memory(movie: Movie, config: AnalysisConfig) -> None:
     print(f"memory       {free_memory(backend) / 1e6:,.0f} MB free, labels of all frames {labels / 1e6:,.1f} MB")
     try:
         runner = Runner(movie, config, backend)
-        rates = (1.0, *StudyConfig().rates)
+        most = 1.0 if runner.visited is None else float(runner.visited.counts.min()) / movie.n_pixels
+        rates = (1.0, *(rate for rate in StudyConfig().rates if rate <= most))
         needs = [(rate, runner.bytes_per_replicate(rate)) for rate in rates]
     except GmrmError as error:
         print(f"analysis     not with these settings: {error}")
@@ -155,7 +156,9 @@ def _print_memory(movie: Movie, config: AnalysisConfig) -> None:
     for text in (runner.survey.outliers, runner.survey.zeros):
         if text is not None:
             print(f"caution      {text}")
-    print("one fit      " + ", ".join(f"{n / 1e6:,.1f} MB at {100 * rate:g} %" for rate, n in needs))
+    whole = "with every visit" if movie.sampled else "at 100 %"
+    texts = [f"{n / 1e6:,.1f} MB {whole if rate == 1 else f'at {100 * rate:g} %'}" for rate, n in needs]
+    print("one fit      " + ", ".join(texts))
 
 
 def run_fit(args: argparse.Namespace, console: Console) -> None:

@@ -108,7 +108,8 @@ def table1(result: StudyResult) -> str:
     if result.truth is not None:
         columns |= {"avg_bias_truth": "bias to truth", "rmse_truth": "rmse to truth"}
     cells = [[_cell(key, row[key]) for key in columns] for row in rows]
-    title = f"Table 1, means over {count(len(result.frame), 'frame')}, in {result.scale.unit} (bias: to all pixels)"
+    seen = "all visited pixels" if result.movie.sampled else "all pixels"
+    title = f"Table 1, means over {count(len(result.frame), 'frame')}, in {result.scale.unit} (bias: to {seen})"
     return title + "\n" + table(list(columns.values()), cells)
 
 
