@@ -16,15 +16,14 @@ from ..correct import Corrector
 from ..errors import ConfigError, InputError
 from ..estimate import VARIANCE_FRAMES, sample_mean
 from ..frames.movie import Acquisition, ArrayMovie, Movie, Visits, grey_dtype, size_text
-from ..mixture.causal import CausalModel, Seen
+from ..mixture.causal import CausalModel, Proposal, Seen
 from ..mixture.reservoir import Reservoir
 from ..philox import STREAM_START, stream_words
 from ..results import FitStatus, MixtureFit
 from ..sampling import Sampler
+from .refit import Refit, Rows, next_fit
 from .update import LiveFrame
 
-FIT_GROWTH = 1.25
-"""The model is fitted anew when there are so many times the frames of the last time."""
 LEAST_PLACED, LEAST_SCORE = 0.25, 5.0
 """Correlation of a component's samples with their neighbours, and its standard deviations, that make it foreground by
 the rule ``auto``: what grows has a place, two components that share the noise of one phase are strewn over it."""
@@ -92,6 +91,7 @@ class LiveAnalysis:
         self.first_time_s: float | None = None
         self.past = Reservoir()
         self.next_fit = 1
+        self.refit: Refit | None = None
         self.model: CausalModel | None = None
         self.foreground = np.zeros(self.config.mixture.n_components, dtype=bool)
         self.variances: dict[str, deque[float]] = {
@@ -174,29 +174,38 @@ class LiveAnalysis:
     # -- the fit ------------------------------------------------------------------------------------------------------
 
     def _fit_anew(self, number: int) -> None:
-        """Fit to the sample of the past where it is time to."""
+        """Start a fit to the sample of the past where it is time to, adopt one that is due."""
         n_seen = self.past.n_seen
-        known = self.model is not None and self.model.carried is not None
-        if known and n_seen < self.next_fit:
-            return
         if self.model is None:
-            self.model = CausalModel(
-                self.shape,
-                self.config.mixture,
-                rate=min(1.0, self.past.latest[0][0].size / self.n_pixels),
-                allowed=self.valid,
-                sigma_floor=_sigma_floor(self.past.latest[0][0]),
-                backend=self.backend,
-            )
-        sampling = self.config.sampling
-        streams = stream_words(
-            sampling.seed, sampling.rate, np.array([0]), number, STREAM_START, self.config.mixture.n_components
-        )
-        found = self.model.fit(self.past, streams)
-        if found.common.status[0] < FitStatus.DEGENERATE:
-            self.fitted, self.candidates = found, movie_foreground(found, self.config.phases)[0]
+            self.model = self._new_model()
+        if self.refit is None and n_seen >= self.next_fit:
+            self.refit = Refit(self._fit, self.past.rows(), number, n_seen, self.backend)
+        if self.refit is None or n_seen < self.refit.due:
+            return
+        proposal, started, self.refit = self.refit.result(), self.refit.n_seen, None
+        self.next_fit = n_seen + 1
+        if proposal.carried is not None:
+            self.next_fit = next_fit(started)
+            self.model.adopt(proposal, self.past.latest[:-1])
+            self.fitted, self.candidates = proposal.fit, movie_foreground(proposal.fit, self.config.phases)[0]
             self.foreground = np.zeros_like(self.candidates)
-        self.next_fit = max(n_seen + 1, math.ceil(FIT_GROWTH * n_seen))
+
+    def _new_model(self) -> CausalModel:
+        values, _ = self.past.latest[0]
+        return CausalModel(
+            self.shape,
+            self.config.mixture,
+            rate=min(1.0, values.size / self.n_pixels),
+            allowed=self.valid,
+            sigma_floor=_sigma_floor(values),
+            backend=self.backend,
+        )
+
+    def _fit(self, rows: Rows, number: int) -> Proposal:
+        assert self.model is not None
+        sampling, k = self.config.sampling, self.config.mixture.n_components
+        streams = stream_words(sampling.seed, sampling.rate, np.array([0]), number, STREAM_START, k)
+        return self.model.fit(rows, streams)
 
     def _decide(self) -> None:
         """Which components are foreground. Once it is, a component stays so until the model is fitted anew."""

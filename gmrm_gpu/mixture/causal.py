@@ -21,7 +21,7 @@ from .maps import DECAY_PAST, FLOOR, SHRINKAGE, CellMaps, log_prior, n_levels
 from .moments import Layout, Moments, moments_and_resp
 from .movie import MovieModel
 from .movie_steps import MovieParameters, MovieSteps, frame_weights
-from .reservoir import Reservoir
+from .reservoir import N_LATEST, Frame
 from .rows import FrameRows
 from .steps import moved
 
@@ -31,6 +31,10 @@ LEAST_HELD = 2000.0
 """Samples of a component below which its sums fade no further: a phase that is gone is not forgotten."""
 N_INNER = 2
 """Passes over a frame's samples in which its deviation settles."""
+SETTLED = 0.01
+"""Change of the deviation in the last of them, standardised, above which it has not settled."""
+START_TOL, FIT_ITER = 1e-6, 32
+"""Tolerance of the start of a fit to the past, and its most iterations: what is left the coming frames settle."""
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Carried:
     now : parameters of the latest frame (R = T = 1), components in ascending mean of the latest fit.
     centre, scale : grey levels by which samples are standardised. sums : common sums, about `now` without its drift,
     in units of a frame of contrast 1. cov : (q + 2, q + 2) covariance of the deviation. held : (1, K, *grid).
-    status : of the fit to the sample of the past. evidence : (4, K) on the host, see `CausalModel.placed`.
+    evidence : (4, K) on the host, see `CausalModel.placed`.
     """
 
     now: MovieParameters
@@ -51,7 +55,6 @@ class Carried:
     sums: Moments
     cov: Array
     held: Array
-    status: int
     evidence: np.ndarray
 
 
@@ -72,6 +75,25 @@ class Seen:
     predicted: Array
     predicted_mean: np.ndarray
     log_likelihood: float
+    moved: float
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A fit to the sample of the past, and what to go on from; None where it has no usable parameters."""
+
+    fit: MovieFit
+    carried: Carried | None
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Weights (1, K, *grid) expected from the past; responsibilities (1, blocks, K, n), sums; see `Seen.moved`."""
+
+    expected: Array
+    resp: Array
+    sums: Moments
+    moved: float
 
 
 class CausalModel:
@@ -103,15 +125,15 @@ class CausalModel:
 
     # -- a fit to the sample of the past ------------------------------------------------------------------------------
 
-    def fit(self, past: Reservoir, streams: np.ndarray) -> MovieFit:
-        """All parameters from the sample of the past, then the latest frames once more for maps and deviation."""
+    def fit(self, rows: tuple[np.ndarray, np.ndarray, np.ndarray], streams: np.ndarray) -> Proposal:
+        """All parameters from the sample of the past (`Reservoir.rows`); changes nothing, so a thread may do it."""
         backend = self.backend
-        values, positions, valid = past.rows()
+        values, positions, valid = rows
         model = MovieModel(
             backend.asarray(values[None]),
             backend.asarray(positions[None]),
             self.shape,
-            self.config,
+            replace(self.config, tol=max(self.config.tol, START_TOL)),
             valid=None if valid.all() else backend.asarray(valid[None]),
             allowed=self.allowed,
             streams=streams,
@@ -119,67 +141,48 @@ class CausalModel:
             drift=self.config.drift,
             backend=backend,
         )
-        found = model.fit()
-        if found.common.status[0] < FitStatus.DEGENERATE:
-            self._adopt(model, past, int(found.common.status[0]))
-        return found
-
-    def _adopt(self, model: MovieModel, past: Reservoir, status: int) -> None:
-        xp, n_latest = self.backend.xp, len(past.latest)
-        whole = _ordered(model.reader.now, model.order, self.backend)
-        last = replace(whole, weights=whole.weights[:, -1:, :], drift=whole.drift[:, -1:, :])
-        q = self.basis.n_terms
-        _, first = walk_precision(q, 1.0, self.backend)
-        eye = xp.eye(q + 2, dtype=xp.float64, device=self.backend.device)
-        held = self.backend.zeros((1, self.layout.n_components, *self.maps.grid))
+        found = model.fit(max_iter=FIT_ITER)
+        if found.common.status[0] >= FitStatus.DEGENERATE:
+            return Proposal(found, None)
+        now = _ordered(model.reader.now, model.order, backend)
+        last = replace(now, weights=now.weights[:, -1:, :], drift=now.drift[:, -1:, :])
+        step, _ = walk_precision(self.basis.n_terms, max(self.config.drift, 1e-3), backend)
         carried = Carried(
             last,
             float(model.centre[0]),
             float(model.scale[0]),
             self._sums(model),
-            eye / first[:, None],
-            held,
-            status,
+            backend.xp.eye(step.shape[0], dtype=step.dtype, device=backend.device) * (N_LATEST / step[:, None]),
+            backend.zeros((1, self.layout.n_components, *self.maps.grid)),
             np.zeros((4, self.layout.n_components)),
         )
-        self.carried = carried
-        # Not the present frame, which is yet to be judged: its own samples must not vote for it.
-        for i, (values, positions) in enumerate(past.latest[:-1]):
-            t = whole.drift.shape[1] - n_latest + i
-            carried.now = replace(last, weights=whole.weights[:, t : t + 1, :], drift=whole.drift[:, t : t + 1, :])
-            self._replay(values, positions)
+        return Proposal(found, carried)
+
+    def adopt(self, proposal: Proposal, latest: list[Frame]) -> None:
+        """Go on from a fit; `latest`, the frames just past, are gone through once more for maps and deviation.
+
+        The present frame must not be among them: its own samples would vote for it.
+        """
+        assert proposal.carried is not None, "a fit without parameters cannot be adopted"
+        self.carried = replace(proposal.carried)
+        for values, positions in latest:
+            samples, cells = self._samples(values, positions, self.carried)
+            self._judge(self.carried, samples, cells)
 
     def _sums(self, model: MovieModel) -> Moments:
         """Sums over the whole sample of the past, about the common parameters."""
         reader, parts = model.reader, []
         gain = self.backend.xp.reshape(reader.now.gain, (-1,))
-        for part, prior in reader._priors():
+        for part, prior in reader.priors():
             samples = reader.rows.samples(part, len(self.basis.monomials))
             at = reader.maps.at_samples(prior, reader.maps.cells(reader.rows.place_blocks(part)))
             samples = replace(samples, log_weights=log_prior(at, self.backend.xp))
             sums, _ = moments_and_resp(samples, reader.theta[part, :], self.layout, backend=self.backend)
             parts.append(self._common_sums(sums, gain[part]))
-        order = self.backend.asarray(model.order[0])
+        order, take = self.backend.asarray(model.order[0]), self.backend.xp.take
         whole = _added(parts)
-        take = self.backend.xp.take
-        return Moments(
-            whole.log_likelihood,
-            take(whole.resp, order, axis=1),
-            take(whole.dev, order, axis=1),
-            take(whole.square, order, axis=1),
-        )
-
-    def _replay(self, values: np.ndarray, positions: np.ndarray) -> None:
-        """A frame of the past once more, for the maps; its deviation is known, only its variance is wanted."""
-        carried = self._known()
-        samples, cells = self._samples(values, positions, carried)
-        levels = self.maps.levels(carried.held)
-        at = self.maps.at_samples(self.maps.combine(levels, carried.now.weights[:, 0, :]), cells)
-        sums, resp = self._pass(replace(samples, log_weights=log_prior(at, self.backend.xp)), carried.now)
-        information, _ = self._information(carried.now, sums)
-        carried.cov = self._posterior_cov(self._predicted_cov(carried), information)
-        _, resp, _ = self._with_neighbours(carried, samples, cells, resp, levels)
-        self._deposit(carried, cells, resp)
+        resp, dev, square = (take(a, order, axis=1) for a in (whole.resp, whole.dev, whole.square))
+        return Moments(whole.log_likelihood, resp, dev, square)
 
     # -- a frame ------------------------------------------------------------------------------------------------------
 
@@ -187,19 +190,28 @@ class CausalModel:
         """Judge the samples (m,) of the next frame by the past, then learn from them."""
         carried, xp, m = self._known(), self.backend.xp, values.shape[0]
         samples, cells = self._samples(values, positions, carried)
+        judged = self._judge(carried, samples, cells)
+        self._learn(carried, judged.sums)
+        flat = xp.reshape(xp.astype(judged.expected, xp.float64), (self.layout.n_components, -1))
+        mean = xp.sum(flat * self.pixel_shares, axis=1)
+        likelihood = float(judged.sums.log_likelihood[0]) - m * float(np.log(carried.scale))
+        resp = self._flat(judged.resp, m)
+        predicted = self._flat(self.maps.at_samples(judged.expected, cells), m)
+        return Seen(xp.argmax(resp, axis=0), resp, predicted, self.backend.to_host(mean), likelihood, judged.moved)
+
+    def _judge(self, carried: Carried, samples: Samples, cells: Array) -> _Judged:
+        """Responsibilities of a frame's samples by the past and their neighbours; maps, weights, deviation go on."""
+        xp = self.backend.xp
         levels = self.maps.levels(carried.held)
         expected = self.maps.combine(levels, carried.now.weights[:, 0, :])
-        at = self.maps.at_samples(expected, cells)
-        samples = replace(samples, log_weights=log_prior(at, xp))
-        carried.now, carried.cov, resp = self._filtered(carried, samples)
-        samples, resp, sums = self._with_neighbours(carried, samples, cells, resp, levels)
-        self._learn(carried, sums)
-        self._deposit(carried, cells, resp)
-        flat = xp.reshape(xp.astype(expected, xp.float64), (self.layout.n_components, -1))
-        mean = xp.sum(flat * self.pixel_shares, axis=1)
-        likelihood = float(sums.log_likelihood[0]) - m * float(np.log(carried.scale))
-        found = self._flat(resp, m)
-        return Seen(xp.argmax(found, axis=0), found, self._flat(at, m), self.backend.to_host(mean), likelihood)
+        samples = replace(samples, log_weights=log_prior(self.maps.at_samples(expected, cells), xp))
+        now, cov, resp, moved_by = self._filtered(carried, samples)
+        carried.now, carried.cov = now, cov
+        sums, resp = self._with_neighbours(carried, samples, cells, resp, levels)
+        count = xp.sum(xp.sum(xp.astype(resp, xp.float64), axis=3), axis=1)
+        carried.now = replace(now, weights=frame_weights(count, now.alive, backend=self.backend)[:, None, :])
+        carried.held = DECAY_PAST * (carried.held + self.maps.deposit(cells, resp))
+        return _Judged(expected, resp, sums, moved_by)
 
     def _flat(self, values: Array, m: int) -> Array:
         """(1, blocks, K, n) -> (K, m)."""
@@ -207,8 +219,8 @@ class CausalModel:
 
     def _with_neighbours(
         self, carried: Carried, samples: Samples, cells: Array, resp: Array, levels: list[Array]
-    ) -> tuple[Samples, Array, Moments]:
-        """Once more with weights from the past and from the frame's other samples: less behind what grows."""
+    ) -> tuple[Moments, Array]:
+        """Sums and responsibilities with weights from the past and the frame's other samples; this lags less."""
         weights = carried.now.weights[:, 0, :]
         made = self.maps.levels(self.maps.deposit(cells, resp))
         prior = leave_one_out(
@@ -217,7 +229,7 @@ class CausalModel:
         samples = replace(samples, log_weights=log_prior(prior, self.backend.xp))
         sums, resp = self._pass(samples, carried.now)
         self._place(carried, prior, resp)
-        return samples, resp, sums
+        return sums, resp
 
     def _place(self, carried: Carried, prior: Array, resp: Array) -> None:
         """Evidence that components have places: what a sample's grey level says against what its neighbours say.
@@ -271,7 +283,7 @@ class CausalModel:
             log_likelihood=np.array(seen.log_likelihood),
             n_iter=np.array(1 + N_INNER * (self.config.drift > 0)),
             n_samples=np.array(n_samples),
-            status=np.array(carried.status, dtype=np.uint8),
+            status=np.array(_status(alive, seen.moved), dtype=np.uint8),
             terms=self.config.terms,
         )
         return fit, order
@@ -320,14 +332,13 @@ class CausalModel:
         eye = self.backend.xp.eye(step.shape[0], dtype=step.dtype, device=self.backend.device)
         return carried.cov + eye / step[:, None]
 
-    def _posterior_cov(self, predicted: Array, information: Array) -> Array:
-        xp = self.backend.xp
-        return xp.linalg.inv(xp.linalg.inv(predicted) + information)
+    def _filtered(self, carried: Carried, samples: Samples) -> tuple[MovieParameters, Array, Array, float]:
+        """Parameters of the frame, the covariance of its deviation, responsibilities, and how far the last pass went.
 
-    def _filtered(self, carried: Carried, samples: Samples) -> tuple[MovieParameters, Array, Array]:
-        """Parameters of the frame, the covariance of its deviation, and responsibilities there."""
+        A random walk observed through the frame's sums: the prediction is the deviation of the frame before.
+        """
         xp = self.backend.xp
-        now, cov = carried.now, carried.cov
+        now, cov, farthest = carried.now, carried.cov, 0.0
         sums, resp = self._pass(samples, now)
         if self.config.drift > 0:
             predicted = self._predicted_cov(carried)
@@ -336,19 +347,14 @@ class CausalModel:
                 information, pull = self._information(now, sums)
                 drift = now.drift[0, 0, :]
                 right = xp.matmul(tie, before - drift) + pull
-                drift = drift + xp.linalg.solve(tie + information, right[:, None])[:, 0]
+                change = xp.linalg.solve(tie + information, right[:, None])[:, 0]
+                farthest = float(xp.max(xp.abs(change)))
+                drift = drift + change
                 gain = xp.clip(drift[-1:], 1.0 / MOST_CONTRAST - 1.0, MOST_CONTRAST - 1.0)
                 now = replace(now, drift=xp.concat([drift[:-1], gain])[None, None, :])
                 sums, resp = self._pass(samples, now)
-            cov = self._posterior_cov(predicted, self._information(now, sums)[0])
-        return now, cov, resp
-
-    def _deposit(self, carried: Carried, cells: Array, resp: Array) -> None:
-        xp = self.backend.xp
-        count = xp.sum(xp.sum(xp.astype(resp, xp.float64), axis=3), axis=1)
-        weights = frame_weights(count, carried.now.alive, backend=self.backend)
-        carried.now = replace(carried.now, weights=weights[:, None, :])
-        carried.held = DECAY_PAST * (carried.held + self.maps.deposit(cells, resp))
+            cov = xp.linalg.inv(tie + self._information(now, sums)[0])
+        return now, cov, resp, farthest
 
     def _learn(self, carried: Carried, sums: Moments) -> None:
         """Common means, trend and sigmas from the faded sums and those of the frame."""
@@ -378,6 +384,13 @@ class CausalModel:
         dev = sums.dev / g ** self.backend.asarray(1.0 + (np.arange(q + 1) > 0))
         parts = (sums.log_likelihood, resp, dev, sums.square / gain[:, None] ** 2)
         return Moments(*(xp.sum(part, axis=0, keepdims=True) for part in parts))
+
+
+def _status(alive: np.ndarray, moved_by: float) -> FitStatus:
+    """How the fit of a frame ended."""
+    if not alive.all():
+        return FitStatus.DROPPED if alive.any() else FitStatus.DEGENERATE
+    return FitStatus.CONVERGED if moved_by <= SETTLED else FitStatus.MAX_ITER
 
 
 def leave_one_out(levels: list[Array], weights: Array, cells: Array, resp: Array, maps: CellMaps) -> Array:

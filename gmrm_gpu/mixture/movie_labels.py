@@ -58,7 +58,7 @@ class Reader:
         xp, k = self.backend.xp, self.layout.n_components
         made = self.backend.zeros((self.theta.shape[0], k, *maps.grid))
         counts = []
-        for part, prior in self._priors():
+        for part, prior in self.priors():
             _, resp = self._resp(part, prior, self.maps)
             made[part, ...] = maps.deposit(maps.cells(self.rows.place_blocks(part)), resp)
             counts.append(_count(resp, xp))
@@ -82,7 +82,7 @@ class Reader:
         xp, m = self.backend.xp, self.rows.m
         n_rows = self.theta.shape[0]
         best, posterior = self.backend.zeros((n_rows, m), xp.uint8), self.backend.zeros((n_rows, m))
-        for part, prior in self._priors():
+        for part, prior in self.priors():
             _, resp = self._resp(part, prior, self.maps)
             posterior[part, :] = self._foreground(resp, foreground[part, :])
             likeliest = xp.reshape(unblock(xp.argmax(resp, axis=2), m, backend=self.backend), (-1, m))
@@ -124,7 +124,7 @@ class Reader:
                 weights = frame_weights(_count(resp, xp), self.now.alive[group, :], backend=self.backend)
         return expected, means
 
-    def _priors(self) -> Iterator[tuple[slice, Array]]:
+    def priors(self) -> Iterator[tuple[slice, Array]]:
         """A few rows at a time, their weights (rows, K, *grid) from all other frames."""
         xp = self.backend.xp
         held = xp.reshape(through_time(self.deposits, backend=self.backend), (-1, *self.deposits.shape[2:]))

@@ -54,25 +54,25 @@ class Settler:
         self.index = np.arange(now.means.shape[0])
         self.ended: list[tuple[np.ndarray, Settled]] = []
 
-    def run(self, notify: Callable[[float], None]) -> Settled:
+    def run(self, notify: Callable[[float], None], max_iter: int = MAX_ITER) -> Settled:
         """All movies in their order. notify : called with the part of the iterations that is done, 0 to 1."""
         _, deposits = self._pass(self.steps.theta(self.now, own_weights=True), None)
         before: list[MovieParameters] = []
-        for n_iter in range(1, MAX_ITER + 1):
+        for n_iter in range(1, max_iter + 1):
             before.append(self.now)
             theta = self.steps.theta(self.now, own_weights=False)
             sums, deposits = self._pass(theta, deposits)
             self.now = self.steps.refitted(self.steps.reweighted(self.now, sums), sums)
             moved = self._moved(theta)
             # Not "moved > TOL": a fit whose numbers broke down has ended too.
-            done = np.ones(moved.shape, dtype=bool) if n_iter == MAX_ITER else ~(moved > TOL)
+            done = np.ones(moved.shape, dtype=bool) if n_iter == max_iter else ~(moved > TOL)
             if len(before) == 2:
                 self.now, before = self._further(before[0], before[1], ~done), []
             if done.any():
                 left = self.backend.asarray(np.flatnonzero(~done))
                 before = [now.take(left, backend=self.backend) for now in before]
                 deposits = self._part(done, sums.log_likelihood, deposits, moved, n_iter)
-            notify(n_iter / MAX_ITER)
+            notify(n_iter / max_iter)
             if done.all():
                 break
         return self._joined()
