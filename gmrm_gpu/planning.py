@@ -63,7 +63,8 @@ def plan_sampling(
         interval, and the calibration.
     width : wanted, mean over frames: ``"0.5um3"``, ``"0.2um2"``, ``"500px"``, ``"1%"`` or a share of the frame;
         None: no rate is recommended.
-    rates : tried, above 0 and below 1. schemes : tried; of a sub-sampled movie ``fixed`` alone. n_draws : sub-samplings at each rate.
+    rates : tried, above 0 and below 1. schemes : tried; of a sub-sampled movie ``fixed`` alone.
+    n_draws : sub-samplings at each rate.
     progress : called with (work done, work in all), in samples.
 
     Returns
