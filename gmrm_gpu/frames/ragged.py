@@ -15,8 +15,11 @@ import numpy as np
 from ..errors import InputError, MissingDependencyError
 from .images import natural_key
 from .movie import Acquisition, Movie, Visits
+from .npy import DAMAGE
 from .places import check_size, flat_places, size_of_largest
 
+# A damaged file may show a dataset as another kind of object, which lacks what is asked of it.
+_DAMAGE = (*DAMAGE, AttributeError)
 _INTENSITY = ("intensity", "value", "values", "counts", "data")
 _THRESHOLD = (
     "{} lists the pixels of each frame: they were taken for the visited ones. If it lists only bright ones, above a "
@@ -34,9 +37,9 @@ def open_file(path: Path, *, luminance: bool = False, signal: int | None = None)
         with h5py.File(path, "r") as file:
             groups = _groups(file)
             return RaggedMovie(path, _chosen(groups, file, signal, path.name), file)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except _DAMAGE as error:
         raise _unreadable(path.name, error) from None
 
 
@@ -77,7 +80,7 @@ class RaggedMovie(Movie):
             with h5py.File(self._path, "r") as file:
                 held = file[self._group]
                 row, col, values = (np.asarray(held[key][part]) for key in ("row", "col", self._intensity))
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except _DAMAGE as error:
             raise _unreadable(where, error) from None
         return Visits(flat_places(col, row, self.shape, where), values)
 
