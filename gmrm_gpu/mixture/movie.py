@@ -21,7 +21,7 @@ from .fit import fit_samples
 from .maps import CellMaps, n_levels
 from .movie_labels import MovieLabels, Reader
 from .movie_result import component_order, movie_fit
-from .movie_settle import MAX_ITER, Settler
+from .movie_settle import Settler
 from .movie_steps import MovieParameters, MovieSteps
 from .rows import FrameRows
 from .steps import trend_pull
@@ -108,10 +108,10 @@ class MovieModel:
             drift=backend.zeros((self.n_replicates, self.n_frames, self.config.n_terms + 2), xp.float64),
         )
 
-    def fit(self, *, notify: Callable[[float], None] | None = None, max_iter: int = MAX_ITER) -> MovieFit:
+    def fit(self, *, notify: Callable[[float], None] | None = None, max_iter: int | None = None) -> MovieFit:
         """Parameters from an even subset of the samples, then the finest maps that all samples allow.
 
-        notify : called with the part of the work that is done, 0 to 1. max_iter : most iterations.
+        notify : called with the part of the work that is done, 0 to 1. max_iter : most iterations; None: all.
         """
         notify = notify or (lambda fraction: None)
         rows, everything = self.rows.even(-(-FIT_SAMPLES // self.n_frames)), slice(None)

@@ -54,8 +54,9 @@ class Settler:
         self.index = np.arange(now.means.shape[0])
         self.ended: list[tuple[np.ndarray, Settled]] = []
 
-    def run(self, notify: Callable[[float], None], max_iter: int = MAX_ITER) -> Settled:
+    def run(self, notify: Callable[[float], None], max_iter: int | None = None) -> Settled:
         """All movies in their order. notify : called with the part of the iterations that is done, 0 to 1."""
+        max_iter = max_iter or MAX_ITER
         _, deposits = self._pass(self.steps.theta(self.now, own_weights=True), None)
         before: list[MovieParameters] = []
         for n_iter in range(1, max_iter + 1):
