@@ -78,11 +78,19 @@ def _overlay(view: _View, image: np.ndarray, labels: np.ndarray, code: int) -> n
     picture = view.grey(image)
     sparse = _sparse(labels)
     mask = view.mask(labels == code, any_pixel=sparse)
-    mask = raster.thicken(mask) if sparse else mask
+    if sparse:
+        mask = _as_large_as_drawn(mask, raster.reduce_image(image, view.step))
     raster.paint(picture, mask, style.FOREGROUND, 0.9 if sparse else 0.22)
     if not sparse:
         raster.paint(picture, raster.outline(mask), style.FOREGROUND)
     return picture
+
+
+def _as_large_as_drawn(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Single pixels that can be seen: as a sub-sampled frame is drawn, or with their neighbours."""
+    if np.isfinite(image).all():
+        return raster.thicken(mask)
+    return raster.enlarge(np.where(np.isfinite(image), mask, np.nan)) > 0
 
 
 def _sparse(labels: np.ndarray) -> bool:
