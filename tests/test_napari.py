@@ -20,6 +20,7 @@ import gmrm_gpu as gg
 import gmrm_gpu.napari as plugin
 from gmrm_gpu.errors import InputError
 from gmrm_gpu.frames import ArrayMovie, open_movie
+from gmrm_gpu.frames.sparse import save_visits
 from gmrm_gpu.napari.layers import KEY, FrameStack, curve_of, movie_layer, result_layer
 from gmrm_gpu.napari.reader import get_reader
 from gmrm_gpu.output import write_analysis
@@ -100,7 +101,7 @@ def test_colours_of_phases_and_their_names(result):
 def test_the_curve_in_words(result):
     curve = curve_of(result)
     low, high = result.quantity_interval
-    assert curve.at(1) == f"0.5 s: {result.quantity[1]:.4g} µm³ ({low[1]:.4g} to {high[1]:.4g})"
+    assert curve.at(1) == f"0.5 s: {result.quantity[1]:.4g} µm³ (80 %: {low[1]:.4g} to {high[1]:.4g})"
     lost = replace(result, share=result.share * np.nan, volume_share=result.share * np.nan, time_s=None)
     assert curve_of(lost).at(3) == "frame 3: no usable fit"
 
@@ -127,14 +128,16 @@ def test_what_is_not_ours_is_left_to_other_readers(tmp_path):
         assert get_reader(str(tmp_path / name)) is None
 
 
-def test_a_sub_sampled_file_opens_as_an_image_with_gaps(movie, tmp_path):
-    from gmrm_gpu.frames.sparse import save_visits
+@pytest.fixture
+def sparse_file(movie, tmp_path):
+    visited = np.random.default_rng(3).random((40, 48)) < 0.3
+    return save_visits(open_movie(movie, visited=visited), tmp_path / "thin.npz")
 
-    visited = np.random.default_rng(3).random((40, 48)) < 0.2
-    sparse = open_movie(movie, visited=visited)
-    save_visits(sparse, tmp_path / "thin.npz")
-    path = str(tmp_path / "thin.npz")
+
+def test_a_sub_sampled_file_opens_as_an_image_with_gaps(movie, sparse_file):
+    path = str(sparse_file)
     ((stack, options, kind),) = get_reader(path)(path)
+    visited = np.random.default_rng(3).random((40, 48)) < 0.3
     assert (kind, stack.shape, stack.dtype) == ("image", (4, 40, 48), np.float32)
     np.testing.assert_array_equal(np.isfinite(stack[1]), visited)
     np.testing.assert_array_equal(stack[1][visited], movie.frame(1)[visited])
@@ -248,7 +251,7 @@ def test_the_mark_on_the_curve_follows_the_slider_and_a_click_moves_it(app, pane
     panel.viewer.layers.selection.active = panel.viewer.add_labels(data, **options)
     panel.viewer.dims.set_point(0, 1.5)
     assert panel.curve._mark == 3
-    assert panel.curve.toolTip() == curve_of(result).at(3)
+    assert panel.value.text() == curve_of(result).at(3)
     panel.curve.picked.emit(1)
     assert panel.viewer.dims.point[0] == 0.5
     assert panel.curve._mark == 1
@@ -269,6 +272,21 @@ def test_the_panel_says_what_is_wrong(app, panel):
     panel.viewer.layers.clear()
     panel.analyze()
     assert "open a movie first" in panel.message.text()
+
+
+@with_napari
+def test_a_sub_sampled_file_is_analysed_from_its_visits(app, panel, movie, sparse_file):
+    path = str(sparse_file)
+    ((data, options, _),) = get_reader(path)(path)
+    panel.viewer.add_image(data, **options).name = "thin"
+    panel.layer.setCurrentText("thin")
+    panel.rate.setValue(1)
+    panel.analyze()
+    wait(app, lambda: not panel._working)
+    assert panel.message.text().startswith("finished")
+    expected = gg.analyze(open_movie(sparse_file), rate=1.0)
+    np.testing.assert_array_equal(panel.viewer.layers["thin phases"].data, expected.labels)
+    assert tuple(panel.viewer.layers["thin phases"].scale) == (0.5, 0.02, 0.02)
 
 
 @with_napari
@@ -314,6 +332,7 @@ def test_the_curve_is_drawn_where_it_belongs(app, result):
     view.show_curve(replace(curve_of(result), y=np.full(4, np.nan)))
     assert not np.array_equal(picture(view), drawn)
     assert ticks(0, 1) == [0, 0.5, 1]
+    assert [f"{value:g}" for value in ticks(-1e-12, 4)] == ["0", "1", "2", "3", "4"]
     assert limits(np.array([2.0, np.nan])) == (1.5, 2.5)
     assert runs(np.array([True, True, False, True])) == [slice(0, 2), slice(3, 4)]
 

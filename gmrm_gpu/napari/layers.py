@@ -28,7 +28,7 @@ class Curve:
     Attributes
     ----------
     x : (T,) seconds or frame numbers, as `x_label` says. y : (T,) the quantity; NaN where the fit failed.
-    low, high : (T,) ends of the interval; None where there is none.
+    low, high : (T,) ends of the interval that holds the share `level` of the cases; None where there is none.
     """
 
     x: np.ndarray
@@ -37,9 +37,10 @@ class Curve:
     y_label: str
     low: np.ndarray | None = None
     high: np.ndarray | None = None
+    level: float = 0.8
 
     def at(self, t: int) -> str:
-        """The quantity of the frame at index `t` in words: ``"0.5 s: 1.23 µm² (1.20 to 1.26)"``."""
+        """The quantity of the frame at index `t` in words: ``"0.5 s: 1.23 µm² (80 %: 1.20 to 1.26)"``."""
         name, _, unit = self.x_label.partition(" (")
         place = f"{self.x[t]:.4g} {unit[:-1]}" if unit else f"{name} {self.x[t]:.0f}"
         if not np.isfinite(self.y[t]):
@@ -48,7 +49,7 @@ class Curve:
         said = f"{place}: {self.y[t]:.4g} {unit}".rstrip()
         if self.low is None or self.high is None or not np.isfinite(self.low[t]):
             return said
-        return f"{said} ({self.low[t]:.4g} to {self.high[t]:.4g})"
+        return f"{said} ({self.level * 100:.4g} %: {self.low[t]:.4g} to {self.high[t]:.4g})"
 
 
 class FrameStack:
@@ -57,7 +58,7 @@ class FrameStack:
     ndim = 3
 
     def __init__(self, movie: Movie) -> None:
-        self._movie = movie
+        self.movie = movie
         self.shape = (len(movie), *movie.shape)
         self.dtype = np.dtype(np.float32) if movie.sampled else movie.dtype
         self.size = int(np.prod(self.shape))
@@ -73,13 +74,13 @@ class FrameStack:
             return np.asarray(self)
         chosen = np.arange(len(self))[index[0]]
         if chosen.ndim == 0:
-            return self._movie.picture(int(chosen))[index[1:]]
+            return self.movie.picture(int(chosen))[index[1:]]
         if chosen.size == 0:
             return np.empty(self.shape, self.dtype)[index] if self.size == 0 else np.zeros((0, *self.shape[1:]))
-        return np.stack([self._movie.picture(int(t))[index[1:]] for t in chosen])
+        return np.stack([self.movie.picture(int(t))[index[1:]] for t in chosen])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.stack([self._movie.picture(t) for t in range(len(self))]).astype(dtype or self.dtype, copy=False)
+        return np.stack([self.movie.picture(t) for t in range(len(self))]).astype(dtype or self.dtype, copy=False)
 
 
 def movie_layer(movie: Movie) -> LayerData:
@@ -113,14 +114,9 @@ def curve_of(result: AnalysisResult) -> Curve:
     """The growth curve of an analysis."""
     low, high = result.quantity_interval
     x, x_label = (result.frame, "frame") if result.time_s is None else (result.time_s, "time (s)")
-    return Curve(
-        np.asarray(x, dtype=np.float64),
-        result.quantity,
-        x_label,
-        quantity_label(result.config, result.scale.unit),
-        low,
-        high,
-    )
+    label = quantity_label(result.config, result.scale.unit)
+    x = np.asarray(x, dtype=np.float64)
+    return Curve(x, result.quantity, x_label, label, low, high, result.config.quantity.interval)
 
 
 def quantity_label(config: AnalysisConfig, unit: str) -> str:

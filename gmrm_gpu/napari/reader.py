@@ -88,4 +88,4 @@ def _curve(path: Path, config: AnalysisConfig, unit: str) -> Curve:
         # One factor for all frames; in a solid of revolution each pixel has its own.
         factor = np.nanmax(y) / np.nanmax(column["share"]) if np.nanmax(column["share"], initial=0) > 0 else np.nan
         low, high = column["share_low"] * factor, column["share_high"] * factor
-    return Curve(x, y, x_label, quantity_label(config, unit), low, high)
+    return Curve(x, y, x_label, quantity_label(config, unit), low, high, config.quantity.interval)

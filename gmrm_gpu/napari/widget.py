@@ -30,7 +30,7 @@ from ..output import write_analysis
 from ..pipeline import analyze
 from ..results import AnalysisResult
 from .curve import CurveView
-from .layers import KEY, Curve, result_layer
+from .layers import KEY, Curve, FrameStack, result_layer
 
 
 class AnalyzeLayer(QWidget):
@@ -52,23 +52,30 @@ class AnalyzeLayer(QWidget):
         self._shown: Any = None
         self._build()
         self._ticked.connect(self._progress)
-        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            event.connect(self._list_layers)
+        self.viewer.layers.events.inserted.connect(self._watch)
+        self.viewer.layers.events.removed.connect(self._list_layers)
         self.viewer.layers.selection.events.active.connect(self._show_active)
         self.viewer.dims.events.point.connect(self._mark_frame)
+        for layer in self.viewer.layers:
+            layer.events.name.connect(self._list_layers)
         self._list_layers()
         self._show_active()
 
     def _build(self) -> None:
         self.layer, self.method = QComboBox(), QComboBox()
         self.method.addItems(METHODS)
-        self.rate = QDoubleSpinBox(minimum=0.01, maximum=100, value=10, decimals=2, suffix=" % of the pixels")
+        self.rate = QDoubleSpinBox(minimum=0.01, maximum=100, value=10, decimals=2, suffix=" %")
         self.components = QSpinBox(minimum=1, maximum=6, value=MixtureConfig().n_components)
-        self.unvisited = QLineEdit(placeholderText="none: every pixel was visited")
-        self.unvisited.setToolTip("The grey level where the beam did not go: a number, or nan")
+        self.unvisited = QLineEdit(placeholderText="none")
+        self.rate.setToolTip(
+            "The share of the pixels that the analysis may look at; of a sub-sampled movie it takes all"
+        )
+        self.unvisited.setToolTip(
+            "The grey level where the beam did not go: a number, or nan; none: it went everywhere"
+        )
         self.start, self.save = QPushButton("Analyze"), QPushButton("Save results…")
         self.bar, self.message = QProgressBar(), QLabel(wordWrap=True)
-        self.curve = CurveView()
+        self.curve, self.value = CurveView(), QLabel(wordWrap=True)
         form = QFormLayout()
         form.addRow("movie", self.layer)
         form.addRow("sample", self.rate)
@@ -79,8 +86,9 @@ class AnalyzeLayer(QWidget):
         layout.addLayout(form)
         for part in (self.start, self.bar, self.message):
             layout.addWidget(part)
-        layout.addWidget(self.curve, stretch=1)
-        layout.addWidget(self.save)
+        for part in (self.curve, self.value, self.save):
+            layout.addWidget(part)
+        layout.addStretch(1)
         self.save.setEnabled(False)
         self.bar.setVisible(False)
         self.start.clicked.connect(self._start_or_stop)
@@ -96,14 +104,17 @@ class AnalyzeLayer(QWidget):
         layer = self.viewer.layers[name]
         try:
             text = self.unvisited.text().strip()
-            movie = open_movie(layer, unvisited=float(text) if text else None)
+            # A file that this plugin opened is taken itself: its visits, not a picture of them.
+            source = layer.data.movie if isinstance(layer.data, FrameStack) else layer
+            movie = open_movie(source, unvisited=float(text) if text else None)
             config = AnalysisConfig(
                 MixtureConfig(n_components=self.components.value()), method=self.method.currentText()
             ).with_rate(1.0 if movie.sampled else self.rate.value() / 100)
         except ValueError as error:  # GmrmError of input and settings are of this kind too
             self.message.setText(str(error))
             return
-        self.message.setText(" ".join(["reading", layer.name, *movie.acquisition.notes]))
+        first = ["the first time, functions are compiled, which takes a minute"] if self.result is None else []
+        self.message.setText("; ".join([f"analysing {layer.name}", *first, *movie.acquisition.notes]))
         self._run(lambda: analyze(movie, config, progress=self._tick), lambda result: self._add(result, layer, movie))
 
     def write(self, folder: str) -> None:
@@ -180,6 +191,10 @@ class AnalyzeLayer(QWidget):
         if folder:
             self.write(folder)
 
+    def _watch(self, event: Any) -> None:
+        event.value.events.name.connect(self._list_layers)
+        self._list_layers()
+
     def _list_layers(self, event: Any = None) -> None:
         chosen = self.layer.currentText()
         self.layer.clear()
@@ -201,7 +216,7 @@ class AnalyzeLayer(QWidget):
         t = round(float(self._shown.world_to_data(self.viewer.dims.point)[0]))
         if 0 <= t < len(self.curve.curve.x):
             self.curve.mark(t)
-            self.curve.setToolTip(self.curve.curve.at(t))
+            self.value.setText(self.curve.curve.at(t))
 
     def _go_to_frame(self, t: int) -> None:
         place = self._shown.data_to_world((t, *(0,) * (self._shown.ndim - 1)))
