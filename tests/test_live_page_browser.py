@@ -17,7 +17,7 @@ from gmrm_gpu.live.page import server
 from gmrm_gpu.live.update import Alarm
 from gmrm_gpu.results import FitStatus
 
-pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="needs Chromium (chromium or google-chrome)")
+pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="needs Chromium or Chrome on the path")
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +172,10 @@ def test_stalls_lost_connections_and_the_end_are_told(tab, page, monkeypatch):
         connection.shutdown(2)
     tab.until("document.getElementById('pill').textContent === 'DISCONNECTED'")
     assert "trying again" in words(tab, "said")
+    tab.run("heard = tried = Date.now() - 60000")  # as if a minute had passed; it tries again every few seconds
+    tab.until("document.getElementById('said').textContent.startsWith('No word from the program for 61 s')")
     monkeypatch.undo()
-    tab.run("heard = 0")  # as if the seconds had passed after which it tries again
+    tab.run("tried = 0")
     tab.until("document.getElementById('pill').className !== 'disconnected'")
     page.publish(frame_at(2), STATE)
     settle(tab, page, 2)

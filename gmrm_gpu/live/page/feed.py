@@ -39,19 +39,24 @@ class Curve:
         self._open.append(point)
         if len(self._open) < self.stride:
             return
-        self.bins.append(mean_point(self._open))
+        self.bins += means(self._open, self.stride)
         self._open = []
         if len(self.bins) == self.most:
-            self.bins = [mean_point(self.bins[i : i + 2]) for i in range(0, self.most, 2)]
+            self.bins = means(self.bins, 2)
             self.stride *= 2
             self.version += 1
 
 
-def mean_point(points: Sequence[Point]) -> Point:
-    """Means over the frames that have a value. The sd stays that of one frame: a point's band is a frame's band."""
-    columns = [[value for value in column if math.isfinite(value)] for column in zip(*points, strict=True)]
-    a, b, c, d, e = (math.fsum(column) / len(column) if column else math.nan for column in columns)
-    return a, b, c, d, e
+def means(points: Sequence[Point], n: int) -> list[Point]:
+    """Means of each `n` points that follow each other, over the frames that have a value.
+
+    The sd stays that of one frame: a point's band is a frame's band.
+    """
+    columns = np.array(points).reshape(-1, n, 5)
+    known = np.isfinite(columns)
+    count = known.sum(axis=1)
+    total = np.where(known, columns, 0.0).sum(axis=1)
+    return [tuple(row) for row in np.where(count > 0, total / np.maximum(count, 1), np.nan).tolist()]
 
 
 @dataclass(frozen=True)
