@@ -247,6 +247,15 @@ def test_a_folder_of_tables_has_one_file_a_frame(tmp_path: Path) -> None:
     assert "in a folder each file is one frame" in refusal(tmp_path)
 
 
+def test_a_folder_of_npz_tables(tmp_path: Path) -> None:
+    for number in (2, 10):
+        np.savez(tmp_path / f"{number}.npz", x=[0, number], y=[1, 1], counts=[7, number], height=3, width=11)
+    movie = open_movie(tmp_path)
+    assert [listed(movie, t) for t in (0, 1)] == [[(11, 7), (13, 2)], [(11, 7), (21, 10)]]
+    np.savez(tmp_path / "11.npz", x=[0], y=[1])
+    assert "11.npz holds x, y; name its arrays x, y and intensity" in refusal(tmp_path)
+
+
 def test_times_of_a_table(tmp_path: Path) -> None:
     rows = "x,y,value,time{}\n0,0,1,500\n1,1,2,500\n2,2,3,900\n"
     movie = open_movie(csv(tmp_path / "a.csv", rows.format(" (ms)")))

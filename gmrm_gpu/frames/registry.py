@@ -171,8 +171,9 @@ def _folder_reader(path: Path) -> str:
     if next(path.glob("Hour_*"), None) is not None:
         return "gatan"
     suffixes = {file.suffix.lower() for file in path.iterdir() if not file.name.startswith(".")}
-    tables, images = (suffixes.intersection(_READERS[reader]) for reader in ("tables", "images"))
-    return "tables" if tables and not images and not suffixes.intersection(_READERS["tiff"]) else "images"
+    tables = suffixes.intersection((*_READERS["tables"], ".npz"))
+    images = suffixes.intersection((*_READERS["images"], *_READERS["tiff"]))
+    return "tables" if tables and not images else "images"
 
 
 def _check_readable(path: Path) -> None:

@@ -24,7 +24,7 @@ from .npy import DAMAGE
 from .places import ListedMovie, check_size, flat_places, size_of_largest, whole_coordinates
 from .units import to_seconds
 
-SUFFIXES = (".csv", ".parquet")
+SUFFIXES = (".csv", ".parquet", ".npz")
 COLUMNS = {
     "x": ("x", "col", "column", "xpos", "xposition", "xpixel", "xpx"),
     "y": ("y", "row", "ypos", "yposition", "ypixel", "ypx"),
@@ -43,7 +43,7 @@ class Table:
 
     columns: dict[str, np.ndarray]
     units: dict[str, str] = field(default_factory=dict)
-    known: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -105,12 +105,20 @@ def table_of_arrays(arrays: Mapping[str, Any]) -> Table | None:
 
 def _read(path: Path) -> Table:
     try:
-        return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+        return {".parquet": _read_parquet, ".npz": _read_npz}.get(path.suffix.lower(), _read_csv)(path)
     except (InputError, MissingDependencyError):
         raise
     except DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path.name} is no table of numbers ({reason}); export it again as x, y, intensity") from None
+
+
+def _read_npz(path: Path) -> Table:
+    with np.load(path, allow_pickle=False) as archive:
+        table = table_of_arrays(archive)
+        if table is None:
+            raise InputError(f"{path.name} holds {', '.join(archive) or 'nothing'}; name its arrays x, y and intensity")
+    return table
 
 
 def _read_parquet(path: Path) -> Table:
@@ -320,17 +328,17 @@ def _seconds(times: np.ndarray, units: Mapping[str, str], name: str, notes: list
 # ---- what else a table says ------------------------------------------------------------------------------------------
 
 
-def _known(said: Mapping[str, Any]) -> dict[str, Any]:
+def _known(said: Mapping[str, Any]) -> dict[str, str]:
     """What of that is understood."""
-    return {key: said[key] for key in _KNOWN if key in said}
+    return {key: str(said[key]) for key in _KNOWN if key in said}
 
 
-def _shape(known: Mapping[str, Any], name: str) -> tuple[int, int] | None:
+def _shape(known: Mapping[str, str], name: str) -> tuple[int, int] | None:
     """(height, width) from the names shape, or height and width."""
     if "shape" in known:
-        numbers = re.findall(r"\d+", str(known["shape"]))
+        numbers = re.findall(r"\d+", known["shape"])
     elif "height" in known and "width" in known:
-        numbers = [*re.findall(r"\d+", str(known["height"])), *re.findall(r"\d+", str(known["width"]))]
+        numbers = [*re.findall(r"\d+", known["height"]), *re.findall(r"\d+", known["width"])]
     else:
         return None
     if len(numbers) != 2:
@@ -340,10 +348,10 @@ def _shape(known: Mapping[str, Any], name: str) -> tuple[int, int] | None:
     return shape
 
 
-def _number(known: Mapping[str, Any], key: str, name: str) -> float | None:
+def _number(known: Mapping[str, str], key: str, name: str) -> float | None:
     if key not in known:
         return None
     try:
         return float(known[key])
-    except (TypeError, ValueError):
-        raise InputError(f"{name} gives {key} as {known[key]!s}; write a number") from None
+    except ValueError:
+        raise InputError(f"{name} gives {key} as {known[key]}; write a number") from None
