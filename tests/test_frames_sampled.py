@@ -237,8 +237,9 @@ def test_npz_and_parquet_hold_the_same_table(tmp_path: Path) -> None:
 
 def test_a_folder_of_tables_has_one_file_a_frame(tmp_path: Path) -> None:
     for number in (9, 10):
-        csv(tmp_path / f"scan{number}.csv", f"# shape = 4 x 5\nx,y,counts\n{number - 6},2,{number}\n0,0,300\n")
+        csv(tmp_path / f"scan{number}.csv", f"# shape = 4 x 5\nx,y,counts\n{number - 6},2,{number}\n0,0,300")
     movie = open_movie(tmp_path)
+    assert [note.split()[0] for note in movie.acquisition.notes] == ["scan9.csv", "scan10.csv"]
     assert (len(movie), movie.dtype, movie.shape) == (2, np.uint16, (4, 5))
     assert [listed(movie, t) for t in (0, 1)] == [[(0, 300), (13, 9)], [(0, 300), (14, 10)]]
     csv(tmp_path / "scan11.csv", "# shape = 4 x 6\nx,y,counts\n1,1,1\n")
@@ -424,6 +425,10 @@ def test_a_wrong_check_sum_names_the_frame(tmp_path: Path) -> None:
     held["gmrm_visits"] = np.array(str(held["gmrm_visits"]).replace('"version": 1', '"version": 2'))
     np.savez(bad, **held)
     assert "has version 2 of the format" in refusal(bad)
+    negative = json.loads(str(held["gmrm_visits"])) | {"version": 1, "pixel_size_um": -1.0}
+    held["gmrm_visits"] = np.array(json.dumps(negative))
+    np.savez(bad, **held)
+    assert "truncated or damaged (pixel_size_um is -1.0" in refusal(bad)
     held["gmrm_visits"] = np.array("[]")
     np.savez(bad, **held)
     assert "truncated or damaged" in refusal(bad)

@@ -65,12 +65,7 @@ def save_visits(
         The file exists, is not named .npz, or cannot be written.
     """
     path = Path(path).expanduser()
-    if path.suffix.lower() != ".npz":
-        raise OutputError(f"{path.name} cannot be written as {path.suffix!r}; visits are kept in a file named .npz")
-    if not movie.sampled:
-        raise OutputError(f"{movie.name} has whole frames; thin it first (gmrm-gpu thin, or thinning.thin_movie)")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; choose another name or give --overwrite")
+    _check_target(movie, path, overwrite)
     part = path.with_name(f".{path.name}.part")
     try:
         with tempfile.TemporaryFile(dir=path.parent) as blocks:
@@ -97,24 +92,24 @@ class SparseMovie(Movie):
                 self._start, n_bytes = _find_blocks(archive, path)
             header = _header(arrays, path.name)
             _check_arrays(arrays, n_bytes)
-        shape, n_frames = (int(header["shape"][0]), int(header["shape"][1])), len(arrays["frame_numbers"])
-        check_size(shape, path.name)
-        excluded = arrays.get("excluded")
-        valid = None if excluded is None else np.unpackbits(excluded)[: shape[0] * shape[1]].reshape(shape) == 0
-        super().__init__(
-            name=path.name,
-            shape=shape,
-            dtype=np.dtype(header["dtype"]),
-            n_frames=n_frames,
-            frame_numbers=arrays["frame_numbers"],
-            valid=valid,
-            acquisition=Acquisition(
-                **{key: header.get(key) for key in _FACTS},
-                times_s=arrays.get("times_s"),
-                notes=tuple(str(note) for note in header.get("notes", ())),
-            ),
-            sampled=True,
-        )
+            shape = (int(header["shape"][0]), int(header["shape"][1]))
+            check_size(shape, path.name)
+            excluded = arrays.get("excluded")
+            valid = None if excluded is None else np.unpackbits(excluded)[: shape[0] * shape[1]].reshape(shape) == 0
+            super().__init__(
+                name=path.name,
+                shape=shape,
+                dtype=np.dtype(header["dtype"]),
+                n_frames=len(arrays["frame_numbers"]),
+                frame_numbers=arrays["frame_numbers"],
+                valid=valid,
+                acquisition=Acquisition(
+                    **{key: header.get(key) for key in _FACTS},
+                    times_s=arrays.get("times_s"),
+                    notes=tuple(str(note) for note in header.get("notes", ())),
+                ),
+                sampled=True,
+            )
         self._path, self._arrays = path, arrays
         self._last: tuple[int, np.ndarray] | None = None
 
@@ -143,6 +138,15 @@ class SparseMovie(Movie):
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _check_target(movie: Movie, path: Path, overwrite: bool) -> None:
+    if path.suffix.lower() != ".npz":
+        raise OutputError(f"{path.name} cannot be written as {path.suffix!r}; visits are kept in a file named .npz")
+    if not movie.sampled:
+        raise OutputError(f"{movie.name} has whole frames; thin it first (gmrm-gpu thin, or thinning.thin_movie)")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; choose another name or give --overwrite")
 
 
 def _described(movie: Movie) -> dict[str, np.ndarray]:

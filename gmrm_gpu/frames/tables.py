@@ -222,7 +222,10 @@ def _joined(tables: list[Table], names: list[str]) -> Table:
             raise InputError(f"{name} differs from {names[0]} in its header; give tables of one recording")
     columns = {key: np.concatenate([table.columns[key] for table in tables]) for key in ("x", "y", "intensity")}
     columns["frame"] = np.repeat(np.arange(len(tables)), [len(table.columns["x"]) for table in tables])
-    return Table(columns, first.units, first.known, first.notes)
+    notes = [note for table in tables for note in table.notes]
+    if len(notes) > 3:
+        notes[3:] = [f"{len(notes) - 3} more such notes are about other files of the folder."]
+    return Table(columns, first.units, first.known, notes)
 
 
 # ---- columns ---------------------------------------------------------------------------------------------------------
