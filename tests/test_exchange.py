@@ -114,5 +114,5 @@ def test_missing_hyperspy_names_its_command(result, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingDependencyError, match="pip install hyperspy"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'gmrm-gpu\[hyperspy\]'"):
         result.to_hyperspy()

@@ -10,6 +10,7 @@ import ast
 import os
 import re
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,16 @@ def test_the_manifest_has_a_command_for_each_use():
     assert sorted(declared) == sorted(used)
     assert all(name.startswith("gmrm-gpu.") for name in declared)
     assert entries("name") == ["gmrm-gpu"]
+
+
+def test_the_manifest_is_packaged_and_found():
+    path = ROOT / "pyproject.toml"
+    if not path.exists():
+        pytest.skip("pyproject.toml is not beside the package")
+    project = tomllib.loads(path.read_text("utf-8"))
+    assert project["project"]["entry-points"]["napari.manifest"] == {"gmrm-gpu": "gmrm_gpu.napari:napari.yaml"}
+    assert "napari/*.yaml" in project["tool"]["setuptools"]["package-data"]["gmrm_gpu"]
+    assert not {"napari", "qtpy"} & {re.split(r"[<>=\[]", one)[0] for one in project["project"]["dependencies"]}
 
 
 def test_a_result_folder_opens_as_labels_with_its_curve(folder, result):

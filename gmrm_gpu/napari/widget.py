@@ -177,7 +177,7 @@ class AnalyzeLayer(QWidget):
                 options[name] = getattr(source, name)
         warnings = result.provenance.get("warnings", [])
         self.viewer.layers.selection.active = self.viewer.add_labels(data, **options)
-        self.message.setText("; ".join(["finished", *warnings, *movie.acquisition.notes]))
+        self.message.setText("; ".join(["finished", *warnings]))
 
     def _start_or_stop(self) -> None:
         if self._working:

@@ -44,7 +44,7 @@ def to_hyperspy(result: AnalysisResult) -> dict[str, Any]:
     try:
         import hyperspy.api as hs
     except ImportError:
-        raise MissingDependencyError("to_hyperspy needs HyperSpy: pip install hyperspy") from None
+        raise MissingDependencyError("to_hyperspy needs HyperSpy: pip install 'gmrm-gpu[hyperspy]'") from None
     about = _attributes(result)
     low, high = result.quantity_interval
     level = f"{result.config.quantity.interval:.0%} interval"
