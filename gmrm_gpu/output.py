@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -35,6 +36,7 @@ MARKERS = ("analysis.json", "study.json", "fit.json", "simulation.json", "select
 FILES = (
     *MARKERS,
     *("growth.csv", "fits.csv", "labels.tif", "report.html", "fit.png", "fit.svg"),
+    *("alarms.csv", "notices.txt"),
     *("replicates.npz", "curves.csv", "table1.csv", "examples.npz"),
     *("study_movie.json", "replicates_movie.npz", "curves_movie.csv", "examples_movie.npz"),
     *("selection.csv", "selection.png", "selection.svg"),
@@ -215,8 +217,13 @@ def finished(path: str | os.PathLike[str], failure: str | None) -> Path:
     return Path(path)
 
 
-def fill_analysis(result: AnalysisResult, folder: Path, *, report: bool) -> str | None:
-    """Write an analysis into an existing folder; returns why the report could not be written, or None."""
+def fill_analysis(
+    result: AnalysisResult, folder: Path, *, report: bool, labels: Iterable[np.ndarray] | None = None
+) -> str | None:
+    """Write an analysis into an existing folder; returns why the report could not be written, or None.
+
+    labels : (height, width) uint8 of each frame in turn, where they are too many for ``result.labels``.
+    """
     meta = {
         "config": {"analysis": config_to_dict(result.config)},
         "movie": asdict(result.movie),
@@ -229,8 +236,9 @@ def fill_analysis(result: AnalysisResult, folder: Path, *, report: bool) -> str 
         result.write_growth_csv(folder / "growth.csv")
         result.write_fits_csv(folder / "fits.csv")
         write_json(folder / "analysis.json", meta)
-        if result.labels is not None:
-            _write_labels(result, folder / "labels.tif")
+        images = result.labels if labels is None else labels
+        if images is not None:
+            _write_labels(result, images, folder / "labels.tif")
     return _add_report(result, folder) if report else None
 
 
@@ -341,13 +349,20 @@ def _add_report(result: AnalysisResult | StudyResult, folder: Path) -> str | Non
     return None
 
 
-def _write_labels(result: AnalysisResult, path: Path) -> None:
-    """TIFF stack that opens in Fiji with its calibration, and shows the phases as distinct greys."""
+def _write_labels(result: AnalysisResult, images: Iterable[np.ndarray], path: Path) -> None:
+    """TIFF stack that opens in Fiji with its calibration, and shows the phases as distinct greys.
+
+    Past what ImageJ's flavour holds it is compressed: label images shrink to a few per cent.
+    """
     import tifffile
 
-    labels = np.ascontiguousarray(result.labels, dtype=np.uint8)
-    if labels.nbytes > _IMAGEJ_LIMIT:
-        tifffile.imwrite(path, labels, photometric="minisblack", bigtiff=True)
+    shape = (len(result.frame), *result.movie.shape)
+    frames = (np.ascontiguousarray(image, dtype=np.uint8) for image in images)
+    # tifffile takes a generator of one image for its rows.
+    data: Any = frames if shape[0] > 1 else np.stack(list(frames))
+    common: dict[str, Any] = {"shape": shape, "dtype": np.uint8, "photometric": "minisblack"}
+    if math.prod(shape) > _IMAGEJ_LIMIT:
+        tifffile.imwrite(path, data, bigtiff=True, compression="zlib", **common)
         return
     size = result.config.quantity.pixel_size_um or result.movie.pixel_size_um
     interval = result.config.quantity.frame_time_s or result.movie.frame_time_s
@@ -359,7 +374,7 @@ def _write_labels(result: AnalysisResult, path: Path) -> None:
     if interval is not None:
         steps = np.unique(np.diff(result.frame))
         metadata["finterval"] = interval * (int(steps[0]) if steps.size == 1 else 1)
-    tifffile.imwrite(path, labels, imagej=True, photometric="minisblack", metadata=metadata, **options)
+    tifffile.imwrite(path, data, imagej=True, metadata=metadata, **common, **options)
 
 
 @contextmanager

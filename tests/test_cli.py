@@ -14,7 +14,7 @@ import pytest
 from cli_tools import FAST, PLAIN, enter, entries, explode, movie_with_truth, need, ok, rows_of
 
 from gmrm_gpu import __version__
-from gmrm_gpu.cli import bench, build_parser, commands, console, doctor, main, parser, plan, select, thin
+from gmrm_gpu.cli import bench, build_parser, commands, console, doctor, live, main, parser, plan, select, thin
 from gmrm_gpu.cli.console import Console, calibration_note, fit_note
 from gmrm_gpu.cli.options import Setting
 from gmrm_gpu.config import AnalysisConfig, QuantityConfig
@@ -22,7 +22,8 @@ from gmrm_gpu.results import Scale, StudyResult
 from gmrm_gpu.synthetic import options as simulation_options
 
 COMMANDS = (
-    *("simulate", "info", "select", "fit", "plan", "analyze", "study", "thin", "report", "demo", "bench", "doctor"),
+    *("simulate", "info", "select", "fit", "plan", "analyze", "study", "thin", "live"),
+    *("report", "demo", "bench", "doctor"),
 )
 
 
@@ -50,8 +51,8 @@ def test_help_has_a_description_and_examples_that_parse(command, capsys):
         words = shlex.split(example)
         assert words[:2] == ["gmrm-gpu", command]
         args = build_parser().parse_args(words[1:])
-        module = {"doctor": doctor, "select": select, "plan": plan, "bench": bench, "thin": thin}.get(command, commands)
-        assert callable(getattr(module, args.run.split(":")[1]))
+        own = {"doctor": doctor, "select": select, "plan": plan, "bench": bench, "thin": thin, "live": live}
+        assert callable(getattr(own.get(command, commands), args.run.split(":")[1]))
     assert len(out.split("\n\n")[1]) > 30
 
 

@@ -389,7 +389,7 @@ def test_simulation_goes_on_with_the_same_frames():
     items = iter(source)
     arrival = next(items)
     assert (arrival.number, arrival.time_s) == (7, 7 / 1000)
-    np.testing.assert_array_equal(arrival.content, EndlessBattery((24, 32), seed=1).frame(7))
+    np.testing.assert_array_equal(arrival.content, EndlessBattery((24, 32), seed=1, n_empty=20).frame(7))
     source.close()
     assert list(items) == []
 

@@ -115,6 +115,23 @@ def numbers(kind: type[int] | type[float]) -> Callable[[str], tuple[Any, ...]]:
     return convert
 
 
+def frame_rate(text: str) -> float:
+    """``"25fps"`` or ``"25"`` -> 25.0."""
+    number = text.strip().lower().removesuffix("fps").strip()
+    try:
+        value = float(number)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1e5:
+        raise argparse.ArgumentTypeError(f"{text!r} is not frames per second, such as 25fps")
+    return value
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """``"256x200"`` -> (256, 200): height, width."""
+    return size(f"{text}x1")[:2]
+
+
 def size(text: str) -> tuple[int, int, int]:
     """``"256x200x60"`` -> (256, 200, 60): height, width, frames."""
     parts = text.lower().replace("×", "x").split("x")
@@ -288,11 +305,19 @@ def add_settings(parser: argparse.ArgumentParser, title: str, settings: Iterable
         setting.add(group)
 
 
-def add_movie(parser: argparse.ArgumentParser, *, frames: bool = True, optional: bool = False) -> None:
-    """The movie and what is read of it."""
-    nargs = "?" if optional else None
-    kinds = ".npy .npz .tif .avi .mp4 .gif, or a folder of images"
-    parser.add_argument("movie", metavar="MOVIE", nargs=nargs, help=kinds)
+MOVIE_KINDS = ".npy .npz .tif .avi .mp4 .gif, or a folder of images"
+
+
+def add_movie(
+    parser: argparse.ArgumentParser,
+    *,
+    frames: bool = True,
+    optional: bool = False,
+    name: str = "MOVIE",
+    kinds: str = MOVIE_KINDS,
+) -> None:
+    """The movie and what is read of it; `name` and `kinds` where it may be something else too."""
+    parser.add_argument("movie", metavar=name, nargs="?" if optional else None, help=kinds)
     group = parser.add_argument_group("reading the movie")
     if frames:
         group.add_argument("--frames", metavar="A:B:STEP", help="frames to use, such as 10:200:2 (default all)")

@@ -18,6 +18,7 @@ _ARGUMENTS = {
     "simulate": "[SCENARIO] ",
     "fit": "MOVIE --frame N ",
     "report": "FOLDER ",
+    "live": "SOURCE ",
     "plan": "[MOVIE] ",
     "bench": "[MOVIE] ",
     **dict.fromkeys(("info", "select", "thin", "analyze", "study"), "MOVIE "),
@@ -58,6 +59,12 @@ gmrm-gpu thin movie.tif --rate 0.01 --out thin.npz
 gmrm-gpu thin movie.tif --rate 0.1 --scheme lines --seed 3
 gmrm-gpu thin scan.csv --frames 0:50 --out first50.npz
 gmrm-gpu thin frames.tif --visited mask.png --out visits.npz""",
+    "live": """\
+gmrm-gpu live simulation --rate 0.1
+gmrm-gpu live /data/camera --rate 0.05 --pixel-size 5nm --frame-time 0.2s --out tonight
+gmrm-gpu live movie.tif --simulate 25fps --rate 0.1 --components 3 --radius 5
+gmrm-gpu live zmq --rate 0.1 --idle 60s
+gmrm-gpu live --resume tonight.live""",
     "report": """\
 gmrm-gpu report movie_study""",
     "demo": """\
@@ -79,7 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gmrm-gpu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_simulate, _info, _select, _fit, _analyze, _study, _plan, _thin, _report, _demo, _bench, _doctor):
+    first = (_simulate, _info, _select, _fit, _analyze, _study, _plan, _thin)
+    for add in (*first, _live, _report, _demo, _bench, _doctor):
         add(commands)
     return parser
 
@@ -247,6 +255,36 @@ def _plan(commands: Any) -> None:
     add("--peak", type=o.real, metavar="P", help="share of the frame that the last phase covers at most")
     _all_settings(parser, (*o.SAMPLING[1:], o.SEED))
     o.add_output(parser, "MOVIE_plan")
+
+
+def _live(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "live",
+        ".live:run_live_command",
+        "analyse frames while they are recorded, with a page to watch",
+        "Analyse every frame as it comes, from itself and those before, and show it on a page that only this computer\n"
+        "can open. Everything is on the disk at once, in OUT.live; when the stream ends, or at Ctrl-C, the files that\n"
+        "analyze writes are written into OUT, with alarms.csv and notices.txt.",
+    )
+    kinds = "a folder that images are written into; zmq, zmq:PORT or zmq-sub:ADDRESS; a movie file; or simulation"
+    o.add_movie(parser, frames=False, optional=True, name="SOURCE", kinds=kinds)
+    add = parser.add_argument_group("the run").add_argument
+    add(
+        "--simulate", type=o.frame_rate, metavar="25fps", help="play a movie at this rate (default: as fast as it goes)"
+    )
+    add("--size", type=o.frame_size, metavar="HxW", help="of the simulation (default 256x256)")
+    add("--new-only", action="store_true", help="leave out the files that are in the folder already")
+    add("--frames", type=o.whole, metavar="N", help="stop after so many frames (default: at the end, or at Ctrl-C)")
+    add("--idle", type=o.quoted(parse_time_s), metavar="60s", help="stop where no frame comes for so long")
+    add("--port", type=o.whole, default=0, metavar="N", help="of the page (default: any that is free)")
+    add("--no-page", action="store_true", help="no page")
+    add(
+        "--resume", metavar="FOLDER", help="go on with the unfinished run in FOLDER; --frames 0 only writes its results"
+    )
+    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is looked at", o.real, metavar="R")
+    _all_settings(parser, (rate, *o.SAMPLING, o.SEED))
+    o.add_output(parser, "SOURCE_live")
 
 
 def _all_settings(parser: argparse.ArgumentParser, sampling: tuple[o.Setting, ...]) -> None:

@@ -37,7 +37,7 @@ def open_source(
         ``"zmq-sub:tcp://microscope:5599"``, a publisher; a movie file; or ``"simulation"``.
     fps : frames per second of a movie (None: as fast as it is analysed) or of the simulation (None: 25).
     reading : options of `open_movie` for files. new_only : of a folder, leave out what is there already.
-    size, seed : of the simulation. after : number of the last frame that is not wanted again, of a movie or simulation.
+    size, seed : of the simulation. after : number of the last frame that is not wanted again, where it can replay.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def open_source(
     if is_socket:
         return _socket(text)
     if is_folder:
-        return FolderSource(path, reading=_folder_options(reading or {}), new_only=new_only)
+        return FolderSource(path, reading=_folder_options(reading or {}), new_only=new_only, after=after)
     if not path.exists():
         raise InputError(f"{text} does not exist; give a folder, a movie file, zmq, or simulation")
     return PlaybackSource(open_movie(path, **(reading or {})), fps, after=after)

@@ -42,7 +42,7 @@ class FolderSource(Source):
     ----------
     folder : the folder; subfolders are looked at only in the trees of Gatan's in-situ cameras (``Hour_00/...``).
     reading : options of `open_movie` for every file, such as ``{"luminance": True}``.
-    new_only : leave out the files that are there already.
+    new_only : leave out the files that are there already. after : number of the last frame that is not wanted again.
     poll_s : seconds between two looks. patience_s : how long a file that cannot be read, or whose last rows are 0, is
         given after it was last written to; then it is left out, with a notice.
 
@@ -60,6 +60,7 @@ class FolderSource(Source):
         *,
         reading: dict[str, Any] | None = None,
         new_only: bool = False,
+        after: int | None = None,
         poll_s: float = 0.2,
         patience_s: float = 10.0,
     ) -> None:
@@ -74,7 +75,7 @@ class FolderSource(Source):
         self._done: set[str] = set(self._names()) if new_only else set()
         self._pending: dict[str, _Pending] = {}
         self._last_name: str | None = None
-        self._number = 0
+        self._number, self._after = 0, -1 if after is None else after
         self._torn = _TornFrames()
 
     def __iter__(self) -> Iterator[Arrival | Notice]:
@@ -152,6 +153,10 @@ class FolderSource(Source):
         waited_enough = max(now - seen.since, age) >= self._patience_s
         try:
             movie = open_movie(path, **self._reading)
+            if self._number + len(movie) - 1 <= self._after:
+                self._number += len(movie)
+                self._finish(name)
+                return True
             frames = [self._content(movie, t) for t in range(len(movie))]
         except InputError as error:
             if waited_enough:

@@ -10,6 +10,8 @@ from .arrival import Arrival, Notice, Source
 from .playback import Clock
 
 PIXEL_SIZE_UM = 0.01
+N_EMPTY = 20
+"""Frames at the start without Li."""
 
 
 class SimulationSource(Source):
@@ -35,7 +37,7 @@ class SimulationSource(Source):
         self.waits = fps is None
         self._interval = 1 / (fps or 25.0)
         self.acquisition = Acquisition(PIXEL_SIZE_UM, self._interval, detector="simulation", bit_depth=8)
-        self._battery = EndlessBattery(shape, seed=seed, difficulty=difficulty)
+        self._battery = EndlessBattery(shape, seed=seed, difficulty=difficulty, n_empty=N_EMPTY)
         self._clock, self._number = Clock(fps), 0 if after is None else after + 1
 
     def __iter__(self) -> Iterator[Arrival | Notice]:
