@@ -1,7 +1,7 @@
 """A movie of which only some pixels are kept: the same pixels that an analysis at that rate looks at.
 
 >>> from gmrm_gpu.config import SamplingConfig
->>> from gmrm_gpu.frames.sparse import save_visits
+>>> from gmrm_gpu.frames import save_visits
 >>> thin = thin_movie(movie, SamplingConfig(rate=0.01, seed=7))  # doctest: +SKIP
 >>> save_visits(thin, "thin.npz")  # doctest: +SKIP
 """

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, OutputError
-from ..frames import Movie
-from ..frames.sparse import save_visits
+from ..frames import Movie, open_movie, save_visits
 from ..thinning import thin_movie
 from . import console as say
 from .console import Console
@@ -25,7 +24,8 @@ def run_thin(args: argparse.Namespace, console: Console) -> None:
     movie = _kept(args)
     with console.progress("thinning", "frames") as progress:
         save_visits(movie, out, overwrite=args.overwrite, progress=progress)
-    counts = [len(movie.visits(t).positions) for t in range(len(movie))]
+    written = open_movie(out)  # what is counted has been read back, check sums and all
+    counts = [len(written.visits(t).positions) for t in range(len(written))]
     size, whole = out.stat().st_size, len(movie) * movie.shape[0] * movie.shape[1] * movie.dtype.itemsize
     print(f"{movie.name}: {say.count(len(movie), 'frame')} of {movie.shape[0]} x {movie.shape[1]}, {movie.dtype}")
     share = float(np.mean(counts)) / movie.n_pixels

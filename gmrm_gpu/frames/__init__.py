@@ -10,5 +10,16 @@
 from .movie import Acquisition, ArrayMovie, Movie, MovieView, Visits
 from .registry import open_labels, open_movie
 from .save import save_movie
+from .sparse import save_visits
 
-__all__ = ["Acquisition", "ArrayMovie", "Movie", "MovieView", "Visits", "open_labels", "open_movie", "save_movie"]
+__all__ = [
+    "Acquisition",
+    "ArrayMovie",
+    "Movie",
+    "MovieView",
+    "Visits",
+    "open_labels",
+    "open_movie",
+    "save_movie",
+    "save_visits",
+]

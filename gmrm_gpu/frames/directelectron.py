@@ -24,14 +24,14 @@ from ..errors import InputError
 from .movie import Acquisition, Movie, Visits, size_text
 from .places import check_size, flat_places, size_of_largest
 
-_LIST, _INFO = "_scan_coordinates.csv", "_info.txt"
+LIST, _INFO = "_scan_coordinates.csv", "_info.txt"
 # Modes of the MRC format; Direct Electron writes counts of mode 0 without a sign.
 _MODES = {0: "u1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 
 
 def coordinates_beside(path: Path) -> Path | None:
     """The list of positions that belongs to an .mrc file: the longest of those whose name begins that of the file."""
-    lists = [file for file in path.parent.glob(f"*{_LIST}") if _belongs(path, file.name.removesuffix(_LIST))]
+    lists = [file for file in path.parent.glob(f"*{LIST}") if _belongs(path, file.name.removesuffix(LIST))]
     return max(lists, key=lambda file: len(file.name), default=None)
 
 
@@ -39,7 +39,7 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
     """Open an .mrc file beside which there is a list of positions."""
     listed = coordinates_beside(path)
     if listed is None:
-        raise InputError(f"{path.name} has no list of positions *{_LIST} beside it; give the list, or whole frames")
+        raise InputError(f"{path.name} has no list of positions *{LIST} beside it; give the list, or whole frames")
     frames, info = _map_mrc(path), _read_info(path)
     x, y = _read_list(listed)
     notes: list[str] = []

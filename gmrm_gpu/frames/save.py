@@ -54,7 +54,7 @@ def save_movie(
     if source.sampled:
         raise OutputError(
             f"{source.name} is sub-sampled and {suffix} holds whole frames; write its visits to .npz with gmrm-gpu "
-            "thin (frames.sparse.save_visits)"
+            "thin (frames.save_visits)"
         )
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; choose another name or give --overwrite")

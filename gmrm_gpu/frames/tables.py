@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MissingDependencyError
+from .directelectron import LIST
 from .images import natural_key
 from .movie import Acquisition, Movie
 from .npy import DAMAGE
@@ -104,6 +105,8 @@ def table_of_arrays(arrays: Mapping[str, Any]) -> Table | None:
 
 
 def _read(path: Path) -> Table:
+    if path.name.endswith(LIST):
+        raise InputError(f"{path.name} lists the positions of a scan and no grey levels; open the .mrc file beside it")
     try:
         return {".parquet": _read_parquet, ".npz": _read_npz}.get(path.suffix.lower(), _read_csv)(path)
     except (InputError, MissingDependencyError):
