@@ -360,31 +360,45 @@ def test_mrc_of_a_direct_electron_camera_takes_its_times_from_the_info_file(tmp_
     assert (movie.pixel_size_um, movie.acquisition.detector) == (um(0.0008), "DE-16")
 
 
-def test_a_tvips_stream_in_two_files_is_timed_by_its_frames(tmp_path: Path) -> None:
-    def write(milliseconds: list[int]) -> Movie:
-        records = []
-        for number, (frame, ms) in enumerate(zip(STACK, milliseconds, strict=True)):
-            head = struct.pack(
-                "<4If2I5fI2f", number, 1_700_000_000 + ms // 1000, ms % 1000, 0, 0, 1, 1, *[0.0] * 5, 0, 0, 0
-            )
-            records.append(head.ljust(80, b"\0") + frame.tobytes())
-        general = struct.pack("<13I", 256, 2, 7, 5, 16, 0, 0, 1, 1, 3, 200_000, 50_000, 80).ljust(256, b"T")
-        (tmp_path / "s_000.tvips").write_bytes(general + b"".join(records[:3]))
-        (tmp_path / "s_001.tvips").write_bytes(b"".join(records[3:]))
-        return open_movie(tmp_path / "s_000.tvips")
+def write_tvips(folder: Path, milliseconds: list[int], version: int = 2, mode: int = 1, scan: int = 0) -> Path:
+    """Four frames of `STACK`, three in the first part."""
+    size, records = {1: 12, 2: 80}[version], []
+    for number, (frame, ms) in enumerate(zip(STACK, milliseconds, strict=True)):
+        seconds = 1_700_000_000 + ms // 1000
+        head = struct.pack("<4If2I5fI2f", number, seconds, ms % 1000, 0, 0, 1, mode, *[0.0] * 5, scan * number, 0, 0)
+        records.append(head.ljust(size, b"\0")[:size] + frame.tobytes())
+    header = struct.pack("<13I", 256, version, 7, 5, 16, 0, 0, 1, 1, 3, 200_000, 50_000, size)
+    (folder / "s_000.tvips").write_bytes(header.ljust(256, b"T") + b"".join(records[:3]))
+    (folder / "s_001.tvips").write_bytes(b"".join(records[3:]))
+    return folder / "s_000.tvips"
 
-    movie = write([900, 1000, 1101, 1200])
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_tvips_stream_in_two_files_is_timed_by_its_frames(tmp_path: Path, version: int) -> None:
+    movie = open_movie(write_tvips(tmp_path, [900, 1000, 1101, 1200], version))
     np.testing.assert_array_equal(read_all(movie), STACK)
     assert movie.frame_time_s == pytest.approx(0.1)
-    assert (movie.pixel_size_um, movie.acquisition.bit_depth) == (um(0.003), 16)
-    assert "may be that of the camera" in notes(movie)
-    movie = write([0, 100, 900, 1000])
+    assert (movie.pixel_size_um, movie.dtype, movie.acquisition.detector) == (um(0.003), np.uint16, None)
+    assert notes(movie) == "the pixel size of a TVIPS stream may be that of the camera, not of the specimen: check it"
+    movie = open_movie(write_tvips(tmp_path, [0, 100, 900, 1000], version))
     assert movie.frame_time_s is None
     assert movie.acquisition.times_s == pytest.approx([0, 0.1, 0.9, 1.0])
     assert "unevenly spaced in time, by 0.1 to 0.8 s" in notes(movie)
-    assert "do not ascend" in notes(write([0, 100, 50, 1000]))
-    with pytest.raises(InputError):
+    assert "do not ascend" in notes(open_movie(write_tvips(tmp_path, [0, 100, 50, 1000], version)))
+
+
+def test_tvips_streams_that_need_a_word(tmp_path: Path) -> None:
+    movie = open_movie(write_tvips(tmp_path, [0, 100, 200, 300], mode=2))
+    assert (movie.pixel_size_um, notes(movie).split(",")[0]) == (None, "the pixel size is not used")
+    path = write_tvips(tmp_path, [0, 100, 200, 300], scan=1)
+    assert "numbers of scan positions" in notes(open_movie(path))
+    with pytest.raises(InputError, match=r"the file that ends in _000\.tvips"):
         open_movie(tmp_path / "s_001.tvips")
+    whole = path.read_bytes()
+    for data, why in ((whole[:-9], "truncated: 2 frames"), (whole[:30], "header"), (b"\7" * 900, "no TVIPS stream")):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=why):
+            open_movie(path)
 
 
 def write_berkeley(path: Path, data: np.ndarray, axes: list[tuple[str, str, float]]) -> Path:

@@ -1,4 +1,4 @@
-"""Files of electron microscopes through RosettaSciIO (extra `em`): Gatan, Velox, Berkeley, TIA, MRC, TVIPS, HyperSpy.
+"""Files of electron microscopes through RosettaSciIO (extra `em`): Gatan, Velox, Berkeley, TIA, MRC, HyperSpy.
 
 Images and stacks of images are movies. Frames are read when asked for. What a file holds beside the movie is listed,
 and a file of several movies is refused until one is chosen.
@@ -24,6 +24,8 @@ from . import instruments
 from .axes import UNKNOWN, Axis, axis_from_places
 from .movie import Movie, size_text
 from .objects import ObjectMovie
+from .stamps import told
+from .stored import best_form
 
 _READERS = {
     ".dm3": "digitalmicrograph",
@@ -34,12 +36,11 @@ _READERS = {
     ".emi": "tia",
     ".mrc": "mrc",
     ".hspy": "hspy",
-    ".tvips": "tvips",
     ".blo": "blockfile",
 }
 _OPTIONS = {"emd": {"select_type": "images", "load_SI_image_stack": True}}
-# dask reads whole chunks: small ones, so that one frame does not cost a hundred.
-_CHUNK = "16MiB"
+# Mapped files are one chunk, out of which a frame is a view; in smaller chunks a frame would be sewn of hundreds.
+_CHUNK = 2**60
 _TIME = ("t", "time", "frame", "frames", "z", "n", "stack", "slice", "index")
 _COLOURS = (("R", "G", "B"), ("R", "G", "B", "A"))
 _SPECTRAL = ("EELS", "EDS", "CL", "XPS", "Cathodo")
@@ -84,11 +85,11 @@ def open_file(path: Path, *, luminance: bool = False, signal: int | None = None)
     found, said = _read(path, reader)
     signals = [_signal(one, reader) for one in found]
     chosen, left = _choose(signals, path.name, signal)
-    acquisition, data = instruments.facts(path, reader, chosen.found, _three(chosen))
-    acquisition = instruments.told(acquisition, *said, _left_out(left), instruments.also_held(path, reader))
-    order = chosen.order
-    assert order is not None
-    movie = ObjectMovie(data, (*order, None), name=path.name, luminance=luminance, acquisition=acquisition)
+    acquisition = instruments.facts(path, reader, chosen.found, _three(chosen))
+    acquisition = told(acquisition, *said, _left_out(left), instruments.also_held(path, reader))
+    assert chosen.order is not None
+    data, order = best_form(path, reader, chosen.found), (*chosen.order, None)
+    movie = ObjectMovie(data, order, name=path.name, luminance=luminance, acquisition=acquisition)
     _close_with(movie, chosen.found["data"])
     try:
         movie._pixels(len(movie) - 1)

@@ -15,9 +15,8 @@ import numpy as np
 from ..errors import InputError
 from .axes import UNKNOWN, Axis, calibrated
 from .movie import Acquisition
-from .stamps import stamped, told, tvips_stamps, velox_stamps
+from .stamps import stamped, told, velox_stamps
 
-__all__ = ["also_held", "check_before", "facts", "read_ser", "told"]
 _DETECTOR = (
     ("BinaryResult", "Detector"),
     ("ImageList", "TagGroup0", "ImageTags", "Acquisition", "Device", "Name"),
@@ -25,12 +24,11 @@ _DETECTOR = (
     ("ObjectInfo", "AcquireInfo", "CameraNamePath"),
     ("de_metadata", "Camera Model"),
 )
-_BIT_DEPTH = (("BinaryResult", "BitsPerPixel"), ("tvips_header", "bitsperpixel"))
-_MRC_HEADER, _MRC_STAMP, _SER_IMAGE_HEADER = 1024, 212, 50
+_MRC_HEADER, _MRC_STAMP = 1024, 212
 
 
-def facts(path: Path, reader: str, found: dict[str, Any], axes: tuple[Axis, Axis, Axis]) -> tuple[Acquisition, Any]:
-    """What is known of a recording, and its data in the form that is read best.
+def facts(path: Path, reader: str, found: dict[str, Any], axes: tuple[Axis, Axis, Axis]) -> Acquisition:
+    """What is known of a recording.
 
     Parameters
     ----------
@@ -41,11 +39,10 @@ def facts(path: Path, reader: str, found: dict[str, Any], axes: tuple[Axis, Axis
     if reader == "mrc" and "de_metadata" not in original:
         time = UNKNOWN  # the third length of an MRC cell is no time
     known = calibrated(time, y, x, detector=_detector(found), bit_depth=_bit_depth(original))
-    special = {"emd": _velox, "tia": _tia, "mrc": _mrc, "tvips": _tvips}.get(reader)
-    data, n_frames = found["data"], len(found["data"]) if found["data"].ndim > 2 else 1
-    if special is not None:
-        known = special(known, path, original, n_frames)
-    return known, _ser_frames(path, found) if reader == "tia" else data
+    special = {"emd": _velox, "tia": _tia, "mrc": _mrc}.get(reader)
+    if special is None:
+        return known
+    return special(known, path, original, len(found["data"]) if found["data"].ndim > 2 else 1)
 
 
 def check_before(path: Path, reader: str) -> None:
@@ -101,8 +98,8 @@ def _detector(found: dict[str, Any]) -> str | None:
 
 
 def _bit_depth(original: dict[str, Any]) -> int | None:
-    values = (_lookup(original, keys) for keys in _BIT_DEPTH)
-    return next((int(value) for value in values if value is not None), None)
+    bits = _lookup(original, ("BinaryResult", "BitsPerPixel"))
+    return None if bits is None else int(bits)
 
 
 def _velox(known: Acquisition, path: Path, original: dict[str, Any], n_frames: int) -> Acquisition:
@@ -149,37 +146,3 @@ def _mrc(known: Acquisition, path: Path, original: dict[str, Any], n_frames: int
     if math.isfinite(step) and step > 0:
         return replace(known, frame_time_s=step)
     return told(replace(known, frame_time_s=None), "the info file of the camera does not tell the frame time")
-
-
-def _tvips(known: Acquisition, path: Path, original: dict[str, Any], n_frames: int) -> Acquisition:
-    known = stamped(replace(known, frame_time_s=None), tvips_stamps(path, original["tvips_header"], n_frames), 1e-3)
-    if known.pixel_size_um is None:
-        return known
-    return told(known, "the pixel size of a TVIPS stream may be that of the camera, not of the specimen: check it")
-
-
-def _ser_frames(path: Path, found: dict[str, Any]) -> Any:
-    """The images of a .ser file, mapped; RosettaSciIO would read the whole file for each of them.
-
-    An image stands after 50 bytes of its own header, rows from the bottom up (as DigitalMicrograph and RosettaSciIO
-    show them: reversed). The offsets of the images stand at OffsetArrayOffset, 4 bytes each, 8 from version 0x220.
-    """
-    header, data = found["original_metadata"]["ser_header_parameters"], found["data"]
-    n = int(header["ValidNumberElements"])
-    wide = int(header["SeriesVersion"]) > 0x210
-    ser = path.with_name(found["metadata"]["General"]["original_filename"])
-    with ser.open("rb") as file:
-        file.seek(int(header["OffsetArrayOffset"]))
-        offsets = np.array(struct.unpack(f"<{n}{'Q' if wide else 'I'}", file.read(n * (8 if wide else 4))), np.int64)
-    steps = np.diff(offsets)
-    if data.ndim not in (2, 3) or (steps != steps[:1]).any() or (data.ndim == 3 and len(data) != n):
-        return data
-    height, width = data.shape[-2:]
-    size = data.dtype.itemsize
-    strides = (int(steps[0]) if n > 1 else 0, width * size, size)
-    mapped = np.memmap(ser, np.uint8, "r")
-    start = int(offsets[0]) + _SER_IMAGE_HEADER
-    if start + strides[0] * (n - 1) + height * width * size > mapped.size:
-        raise InputError(f"{ser.name} is truncated: its last image leaves the file; copy or export it again")
-    images: np.ndarray = np.ndarray((n, height, width), data.dtype.newbyteorder("<"), mapped, start, strides)
-    return images[:, ::-1] if data.ndim == 3 else images[0, ::-1]

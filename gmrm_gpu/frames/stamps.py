@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from .movie import Acquisition
 
 # Cameras stamp frames some per cent early or late; a frame left out is off by a whole step.
 _EVEN = 0.2
-_TVIPS_STAMP = [("number", "<u4"), ("seconds", "<u4"), ("ms", "<u4")]
 _VELOX_STAMP = re.compile(rb'TimeStamp":\s*\{[^}]*?"value":\s*"?(\d+)')
 
 
@@ -61,19 +59,3 @@ def velox_stamps(path: Path, n_frames: int) -> np.ndarray | None:
         found = [_VELOX_STAMP.search(columns[:, t].tobytes()) for t in range(n_frames)]
     stamps = [int(match[1]) for match in found if match]
     return np.array([stamp - stamps[0] for stamp in stamps]) * 1e-6 if len(stamps) == n_frames else None
-
-
-def tvips_stamps(path: Path, header: dict[str, Any], n_frames: int) -> np.ndarray | None:
-    """(T,) seconds of the frames of a TVIPS stream; each has seconds and milliseconds 4 bytes into its header."""
-    extra = 12 if header["version"] == 1 else int(header["frameheaderbytes"])
-    pixels = int(header["dimx"]) * int(header["dimy"]) * (int(header["bitsperpixel"]) // 8)
-    record = np.dtype([*_TVIPS_STAMP, ("rest", "V", extra - 12 + pixels)])
-    parts, stem = [], path.name[:-9]  # NAME_000.tvips, NAME_001.tvips, ...
-    for number in range(1000):
-        part = path.with_name(f"{stem}{number:03d}{path.suffix}")
-        if not part.exists():
-            break
-        parts.append(np.memmap(part, record, "r", offset=int(header["size"]) if number == 0 else 0))
-    seconds = np.concatenate([part["seconds"].astype(np.float64) for part in parts] or [np.zeros(0)])
-    ms = np.concatenate([part["ms"].astype(np.float64) for part in parts] or [np.zeros(0)])
-    return seconds - seconds[0] + ms * 1e-3 if seconds.size == n_frames else None
