@@ -150,6 +150,10 @@ def test_xarray_times_uneven_dated_or_of_a_part():
     part = open_movie(dataarray().isel(time=slice(2, 4))).acquisition
     np.testing.assert_allclose(part.times_s, [0.08, 0.12])
     assert part.frame_time_s == pytest.approx(0.04)
+    given = open_movie(
+        dataarray(time=("time", [0, 1, 2, 3, 7.0], {"units": "min"})), frame_time_s=3.0, frames="1:"
+    ).acquisition
+    assert (given.times_s, given.frame_time_s) == (None, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +365,7 @@ def test_nan_is_not_taken_for_an_unvisited_pixel():
     values[1, 2, 3] = np.nan
     movie = open_movie(xarray.DataArray(values))
     assert not movie.sampled
-    with pytest.raises(InputError, match="1 NaN pixels"):
+    with pytest.raises(InputError, match=r"1 NaN pixels; .* or --unvisited nan where the beam did not go"):
         movie.frame(1)
 
 

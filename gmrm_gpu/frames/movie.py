@@ -149,7 +149,7 @@ class Movie:
                 kind = "NaN" if np.isnan(pixels[bad]).all() else "NaN or infinite"
                 raise InputError(
                     f"frame {self.frame_numbers[t]} of {self.name} has {count} {kind} pixels; "
-                    "NaN needs a mask: give --exclude"
+                    "NaN needs a mask: give --exclude, or --unvisited nan where the beam did not go"
                 )
         return pixels
 
@@ -316,7 +316,8 @@ class MovieView(Movie):
         inherited = None if source.valid is None else source.valid[self._crop]
         if inherited is not None:
             valid = inherited if valid is None else inherited & valid
-        times = source.acquisition.times_s
+        # A frame time of the caller's holds for all frames.
+        times = source.acquisition.times_s if frame_time_s is None else None
         super().__init__(
             name=source.name,
             shape=(self._crop[0].stop - self._crop[0].start, self._crop[1].stop - self._crop[1].start),
