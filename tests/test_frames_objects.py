@@ -369,6 +369,12 @@ def test_nan_is_not_taken_for_an_unvisited_pixel():
         movie.frame(1)
 
 
+def test_a_signal_of_what_is_no_file_is_refused():
+    for source in (STACK, Reads(STACK), open_movie(STACK)):
+        with pytest.raises(InputError, match="signal=1 chooses within a file"):
+            open_movie(source, signal=1)
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [

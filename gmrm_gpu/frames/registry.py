@@ -37,7 +37,7 @@ def movie_suffixes() -> tuple[str, ...]:
 
 
 def open_movie(
-    source: str | os.PathLike[str] | np.ndarray | Movie,
+    source: Any,
     *,
     frames: FrameSelection | None = None,
     crop: str | None = None,
@@ -55,7 +55,8 @@ def open_movie(
     Parameters
     ----------
     source : a file (.npy, .npz, .tif, .avi, .mp4, .mov, .gif, one .png or .jpg), a folder of images in natural
-        order, an array (time, height, width) or (height, width), or a movie.
+        order, an array (time, height, width) or (height, width), a movie, or an object that holds one: a HyperSpy
+        signal, an xarray or dask array, a napari Image layer, a pims reader (`objects.movie_of_object`).
     frames : ``"10:200:2"``, a slice, or whole numbers; None: all. Counted from 0.
     crop : ``"y0:y1,x0:x1"`` in pixels; None: the whole frame.
     exclude : a bool or 0-1 array or an image file, nonzero where a pixel is not to be used (a burnt-in label, a
@@ -133,6 +134,8 @@ def open_labels(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _open_source(source: Any, luminance: bool, signal: int | None = None) -> Movie:
+    if signal is not None and not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"signal={signal} chooses within a file, and {type(source).__name__} is none; leave it out")
     if isinstance(source, Movie):
         return source
     if isinstance(source, np.ma.MaskedArray):
