@@ -8,6 +8,7 @@ import shutil
 import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,18 @@ def test_a_velox_file_of_four_detectors(true_file: Any) -> None:
         assert movie.pixel_size_um == um(float(truth[name][1][0]["BinaryResult"]["PixelSize"]["width"]) * 1e6)
     with pytest.raises(InputError, match="no signal 4"):
         open_movie(path, signal=4)
+
+
+def test_a_velox_file_with_x_ray_spectra(true_file: Any, tmp_path: Path) -> None:
+    path = Path(shutil.copy(true_file(CETA), tmp_path))
+    with h5py.File(path, "r+") as file:
+        file.create_group("Data/SpectrumImage/a")
+        file.create_group("Data/SpectrumStream/b")
+    if find_spec("sparse") is None:
+        with pytest.raises(MissingDependencyError, match="needs sparse: pip install sparse"):
+            open_movie(path)
+    else:
+        assert "no movie: SpectrumStream, SpectrumImage" in notes(open_movie(path))
 
 
 def test_a_block_file_is_a_scan_and_no_movie(true_file: Any) -> None:

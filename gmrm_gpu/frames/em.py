@@ -113,7 +113,8 @@ def _read(path: Path, reader: str) -> tuple[list[dict[str, Any]], list[str]]:
         try:
             found = _all_signals(module, path, _OPTIONS.get(reader, {}))
         except ModuleNotFoundError as error:
-            failure = MissingDependencyError(f"{path.name} needs {error.name}: pip install {error.name}")
+            needed = error.name or "sparse"  # RosettaSciIO wants it for X-ray spectra, and does not say so in `name`
+            failure = MissingDependencyError(f"reading {path.name} needs {needed}: pip install {needed}")
         except InputError as error:
             failure = InputError(str(error))
         except Exception as error:  # each format has its own kinds
