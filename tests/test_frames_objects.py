@@ -56,8 +56,10 @@ def test_a_run_of_chunks_is_read_once(chunks):
 def test_chunks_too_large_to_be_kept_are_read_frame_by_frame(monkeypatch):
     monkeypatch.setattr("gmrm_gpu.frames.objects._CHUNK_BYTES", 2 * 6 * 7 * 2 - 1)
     source = Reads(STACK, (2, 6, 7))
-    same(movie_of_object(source))
+    movie = same(movie_of_object(source))
     assert set(source.taken) == {(1, 6, 7)}
+    assert "chunks of 2, too large to be kept" in movie.acquisition.notes[0]
+    assert movie_of_object(Reads(STACK)).acquisition.notes == ()
 
 
 def test_frames_are_whole_when_many_threads_read():
@@ -134,9 +136,9 @@ def test_xarray_axes_are_known_by_their_names_and_else_by_their_order():
     for turned in (film.transpose("x", "time", "y"), film.to_dataset(), film.expand_dims("probe")):
         movie = same(open_movie(turned))
         assert (movie.pixel_size_um, movie.frame_time_s) == pytest.approx((0.002, 0.04))
-    plain = film.drop_vars(["time", "y", "x"]).rename(time="a", y="b", x="c")
+    plain = film.drop_vars(["time", "y", "x"]).rename(time="p", y="q", x="r")
     assert same(open_movie(plain)).acquisition.pixel_size_um is None
-    same(open_movie(plain.rename(c="time").transpose("time", "a", "b")), STACK.transpose(2, 0, 1))
+    same(open_movie(plain.rename(r="time").transpose("time", "p", "q")), STACK.transpose(2, 0, 1))
     same(open_movie(film.isel(time=2)), STACK[2:3])
 
 
@@ -359,6 +361,21 @@ def test_a_real_pims_reader(shared_data):
     same(open_movie(pims.as_grey(reader)), stack)
 
 
+def test_frames_along_an_axis_that_is_no_time_are_told_and_channels_refused():
+    film = dataarray().drop_vars("time").rename(time="depth")
+    assert same(open_movie(film)).acquisition.notes == ("frames run along depth",)
+    with pytest.raises(InputError, match=r"channels \(channel \(5\), y \(6\), x \(7\)\); choose one"):
+        open_movie(film.rename(depth="channel"))
+
+
+def test_uneven_axes_of_hyperspy():
+    hs = pytest.importorskip("hyperspy.api", reason="HyperSpy is not installed")
+    axes = [{"axis": np.array([0, 1, 2, 3, 9.0]), "units": "ms"}, {"size": 6}, {"size": 7}]
+    known = same(open_movie(hs.signals.Signal2D(STACK, axes=axes))).acquisition
+    assert known.frame_time_s is None
+    np.testing.assert_allclose(known.times_s, [0, 0.001, 0.002, 0.003, 0.009])
+
+
 def test_nan_is_not_taken_for_an_unvisited_pixel():
     xarray = pytest.importorskip("xarray")
     values = STACK.astype(np.float32)
@@ -367,6 +384,16 @@ def test_nan_is_not_taken_for_an_unvisited_pixel():
     assert not movie.sampled
     with pytest.raises(InputError, match=r"1 NaN pixels; .* or --unvisited nan where the beam did not go"):
         movie.frame(1)
+
+
+class Named:
+    """A group of arrays, each under its name."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, name):
+        raise KeyError(str(name))
 
 
 def test_a_signal_of_what_is_no_file_is_refused():
@@ -379,6 +406,8 @@ def test_a_signal_of_what_is_no_file_is_refused():
     ("source", "said"),
     [
         ({"movie": STACK}, "dict is not a movie"),
+        (SimpleNamespace(columns=["x"], shape=(3, 3)), "is a table; save it as .csv"),
+        (Named(), r"does not give out its frame 0 \('0'\)"),
         (7, "int is not a movie"),
         ([], "list has no frames"),
         ([1, 2], "list of int is not a movie"),

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .axes import UNKNOWN, Axis, axis_from_places, calibrated
+from .axes import UNKNOWN, Axis, axis_from_places, calibrated, is_time, listed, named_order, plain_order
 from .colour import to_grey
 from .movie import Acquisition, Movie
 
-_TIME = ("t", "time", "time_s", "frame", "frames")
-_Y, _X = ("y", "row", "rows", "height"), ("x", "col", "column", "columns", "width")
-_COLOUR = ("c", "channel", "channels", "rgb", "rgba", "band")
 # One run of chunks is kept in memory, so that a chunk of many frames is not decoded once for each of them.
 _CHUNK_BYTES = 2**28
 
@@ -47,6 +45,10 @@ def movie_of_object(source: Any, *, luminance: bool = False) -> Movie:
         return _from_dataarray(source, luminance)
     if _has(source, "data", "scale", "metadata", "translate"):
         return _from_layer(source, luminance)
+    if _has(source, "columns"):
+        raise InputError(
+            f"{type(source).__name__} is a table; save it as .csv or .parquet with columns x, y, intensity"
+        )
     if _has(source, "frame_shape") or not _has(source, "shape"):
         return _from_frames(source, luminance)
     return _from_array(source, luminance)
@@ -83,7 +85,13 @@ class ObjectMovie(Movie):
         )
         self._data, self._order, self._luminance = data, order, luminance
         self._lock = threading.Lock()
-        self._edges = None if time is None else _chunk_edges(data, time, self.n_pixels * dtype.itemsize)
+        edges = None if time is None else _chunk_edges(data, time)
+        run = 1 if edges is None else int(np.diff(edges).max())
+        fits = run * self.n_pixels * dtype.itemsize <= _CHUNK_BYTES
+        self._edges = edges if run > 1 and fits else None
+        if not fits:
+            note = f"frames are stored in chunks of {run}, too large to be kept, so reading is slow: rechunk along time"
+            self.acquisition = replace(self.acquisition, notes=(*self.acquisition.notes, note))
         self._held: tuple[int, np.ndarray] | None = None
         if colour is not None or dtype.names:
             self._pixels(0)
@@ -149,13 +157,13 @@ def _from_signal(signal: Any, luminance: bool) -> Movie:
     name = str(about.get("General", {}).get("title") or "signal")
     inner, outer = signal.axes_manager.signal_axes, signal.axes_manager.navigation_axes
     if len(inner) != 2:
-        held = ", ".join(f"{axis.name} ({axis.size})" for axis in inner) or "single values"
+        held = listed([axis.name for axis in inner], [axis.size for axis in inner]) or "single values"
         raise InputError(
             f"{name} holds no images but {held}; where it does, make them its signal axes with signal.transpose"
         )
     time = [axis for axis in outer if axis.size > 1] or list(outer)[:1]
     if len(time) > 1:
-        held = ", ".join(f"{axis.name} ({axis.size})" for axis in outer)
+        held = listed([axis.name for axis in outer], [axis.size for axis in outer])
         raise InputError(f"{name} has an image for each place of {held}; choose one line of time with signal.inav")
     x, y = inner
     order = (time[0].index_in_array if time else None, y.index_in_array, x.index_in_array, None)
@@ -200,7 +208,7 @@ def _from_dataarray(array: Any, luminance: bool) -> Movie:
     """xarray: time, y and x by the names of the dimensions, else in this order."""
     names = [str(dim) for dim in array.dims]
     name = str(array.name) if array.name is not None else "DataArray"
-    order = _named_order(names, array.shape, name)
+    order = named_order(names, array.shape, name)
     axes = []
     for number in order[:3]:
         if number is None or array.dims[number] not in array.coords:
@@ -210,8 +218,11 @@ def _from_dataarray(array: Any, luminance: bool) -> Movie:
         unit = coordinate.attrs.get("units", coordinate.attrs.get("unit"))
         axes.append(axis_from_places(names[number], coordinate.values, unit))
     detector, depth = array.attrs.get("detector"), array.attrs.get("bit_depth")
+    along = axes[0].name
+    notes = (f"frames run along {along}",) if along and not is_time(along) else ()
     acquisition = calibrated(
         *axes,
+        notes=notes,
         detector=None if detector is None else str(detector),
         bit_depth=int(depth) if isinstance(depth, int | np.integer) else None,
     )
@@ -224,7 +235,7 @@ def _from_layer(layer: Any, luminance: bool) -> Movie:
     if not _has(layer, "rgb"):
         raise InputError(f"{name} is a {type(layer).__name__} layer; give an Image layer")
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    order = _plain_order(data.shape, name, colour=bool(layer.rgb))
+    order = plain_order(data.shape, name, colour=bool(layer.rgb))
     scale = [float(value) for value in layer.scale]
     units = [str(unit) for unit in getattr(layer, "units", [None] * len(scale))]
     axes = [UNKNOWN if number is None else Axis("", scale[number], units[number]) for number in order[:3]]
@@ -243,7 +254,7 @@ def _from_array(array: Any, luminance: bool) -> Movie:
         array = _plain(array, name)
     if any(not isinstance(size, int | np.integer) for size in array.shape):
         raise InputError(f"{name} does not know its own size {array.shape}; compute its chunk sizes first")
-    order = _plain_order(array.shape, name)
+    order = plain_order(array.shape, name)
     return ObjectMovie(array, order, name=name, luminance=luminance, acquisition=Acquisition())
 
 
@@ -263,7 +274,10 @@ def _from_frames(frames: Any, luminance: bool) -> Movie:
     if len(frames) == 0:
         raise InputError(f"{name} has no frames; give a movie with at least one")
     notes = _held_axes(frames, name)
-    first = frames[0]
+    try:
+        first = frames[0]
+    except Exception as error:  # a group of arrays has names, not numbers
+        raise InputError(f"{name} does not give out its frame 0 ({_reason(error)}); give a movie") from None
     if not _has(first, "shape") or _has(first, "dims") or _has(first, "axes_manager"):
         raise _not_a_movie(frames, first)
     pixels = _plain(first, name)
@@ -302,46 +316,13 @@ def _frame_numbers(frames: Any) -> np.ndarray | None:
     return numbers if step > 0 and numbers[-1] == end else None
 
 
-def _named_order(names: list[str], shape: Sequence[int], name: str) -> tuple[int | None, int, int, int | None]:
-    """The axes that dimensions of these names are; those without a known name stand in the order time, y, x."""
-    found = {}
-    for role, known in (("colour", _COLOUR), ("time", _TIME), ("y", _Y), ("x", _X)):
-        hits = [i for i, text in enumerate(names) if text.lower() in known]
-        if len(hits) == 1 and (role != "colour" or shape[hits[0]] in (3, 4)):
-            found[role] = hits[0]
-    rest = [i for i in range(len(names)) if i not in found.values()]
-    spare = [i for i in rest if shape[i] == 1]
-    wanted = [role for role in ("time", "y", "x") if role not in found]
-    while len(rest) > len(wanted) and spare:
-        rest.remove(spare.pop(0))
-    if len(rest) == len(wanted) - 1 and "time" in wanted:
-        wanted.remove("time")
-    if len(rest) != len(wanted):
-        held = ", ".join(f"{text} ({size})" for text, size in zip(names, shape, strict=True))
-        raise InputError(f"{name} has the axes {held}; give time, y and x, or y and x alone")
-    found |= dict(zip(wanted, rest, strict=True))
-    return found.get("time"), found["y"], found["x"], found.get("colour")
-
-
-def _plain_order(shape: Sequence[int], name: str, colour: bool = False) -> tuple[int | None, int, int, int | None]:
-    """(time, height, width) or (height, width), colour last; leading axes of length 1 hold nothing."""
-    n = len(shape)
-    n_grey = n - 1 if colour or (n > 3 and shape[-1] in (3, 4)) else n
-    if n_grey < 2 or any(size > 1 for size in shape[: max(n_grey - 3, 0)]):
-        raise InputError(f"{name} has shape {tuple(shape)}; give (time, height, width), or one frame (height, width)")
-    time = n_grey - 3 if n_grey > 2 else None
-    return time, n_grey - 2, n_grey - 1, n_grey if n_grey < n else None
-
-
-def _chunk_edges(data: Any, axis: int, frame_bytes: int) -> np.ndarray | None:
-    """First frames of the chunks along `axis`, and the end; None where a frame is best read alone."""
+def _chunk_edges(data: Any, axis: int) -> np.ndarray | None:
+    """First frames of the chunks along `axis`, and the end; None where there are none."""
     chunks, n = getattr(data, "chunks", None), data.shape[axis]
     if not chunks:
         return None
     along = chunks[axis]
-    edges = np.cumsum([0, *along]) if isinstance(along, tuple) else np.append(np.arange(0, n, along), n)
-    longest = int(np.diff(edges).max())
-    return edges if longest > 1 and longest * frame_bytes <= _CHUNK_BYTES else None
+    return np.cumsum([0, *along]) if isinstance(along, tuple) else np.append(np.arange(0, n, along), n)
 
 
 def _plain(values: Any, name: str) -> np.ndarray:
