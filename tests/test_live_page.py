@@ -11,6 +11,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from live_pages import EVIL, STATE, ask, frame_at, make_page
 
@@ -193,6 +194,16 @@ def test_a_page_opened_late_gets_the_history(page):
         news = late.until(lambda n: n["frame"])
     assert [p[0] for p in news["bins"]] == list(range(30))
     assert [p[3] for p in news["recent"]] == [i / 100 for i in range(30)]
+
+
+def test_a_run_taken_up_again_shows_its_past(page):
+    page.recall(np.arange(10, 13), np.array([0, 1, np.nan]), np.array([0.1, np.nan, 0.3]), np.full(3, 0.01))
+    with closing(Listener(page)) as first:
+        news = first.until(lambda n: n["recent"])
+        assert news["recent"] == [[0, 10, 0, 0.1, 0.01], [1, 11, 1, None, 0.01], [2, 12, None, 0.3, 0.01]]
+        assert (news["frame"], news["stalled"]) == (None, False)
+        page.publish(frame_at(3), STATE)
+        assert first.until(lambda n: n["frame"])["recent"] == [[3, 103, 1.5, 0.25, 0.01]]
 
 
 def test_an_open_page_hears_of_the_end(page, listener):

@@ -119,6 +119,13 @@ def test_pixels_have_the_colours_of_their_phases(tab, page, dense):
     assert unvisited == ([tab.run(level(*nothing))] * 3 if dense else [27, 34, 46])
     assert tab.run("document.getElementById('unvisited').hidden") is dense
     assert words(tab, "bar") == "50 nm"  # 36 pixels of 10 nm: the round length up to a quarter of 360 nm
+    # Where there is less room the picture is smaller, and the bar of 5 pixels with it.
+    box = "document.getElementById('{}').getBoundingClientRect().{}".format
+    shown = f"Math.min({box('view', 'width')}, {box('view', 'height')} * {W / H})"
+    before = tab.run(shown)
+    tab.run("document.getElementById('view').style.flex = '0 0 400px'")
+    assert tab.run(shown) < before - 50
+    tab.until(f"Math.abs({box('bar', 'width')} - {shown} * {5 / W}) < 1")
     # Enlarged dots show what one pixel in a thousand would not.
     coloured = "paint(), new Uint32Array(document.getElementById('picture').getContext('2d')" + (
         f".getImageData(0, 0, {W}, {H}).data.buffer).filter(c => c === 0xff009fe6).length"

@@ -180,6 +180,9 @@ class _Shown:
             pixel_size_um=subject.pixel_size_um,
             interval=config.quantity.interval,
         )
+        if run.journal is not None and run.journal.n_frames:
+            records = read_records(run.journal.folder, subject)
+            self._page.recall(*(records[name] for name in ("number", "time_s", "share", "share_sd")))
         print(f"page: {self._page.url}", flush=True)
         return self._page
 

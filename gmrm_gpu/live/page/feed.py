@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,13 @@ class Feed:
         self._arrived = time.monotonic()
         self._interval = math.nan
 
+    def recall(self, points: Iterable[Point]) -> None:
+        """Put frames of before on the curve, of which nothing else is known any more."""
+        with self._changed:
+            for point in points:
+                self._draw(point)
+            self._tell()
+
     def publish(self, frame: LiveFrame | None, state: LiveState) -> None:
         """A frame and how the run is doing; without a frame, only the latter."""
         with self._changed:
@@ -113,18 +120,20 @@ class Feed:
         self._changed.notify_all()
 
     def _add(self, frame: LiveFrame) -> None:
-        point = point_of(frame)
-        self.frame = frame
-        self._curve.add(point)
-        self._recent.append(point)
-        self._alarms.extend(frame.alarms)
-        self._n_frames += 1
-        self._n_alarms += len(frame.alarms)
         now = time.monotonic()
-        if self._n_frames > 1:
+        if self.frame is not None:
             gap = now - self._arrived
             self._interval = gap if math.isnan(self._interval) else 0.9 * self._interval + 0.1 * gap
         self._arrived = now
+        self.frame = frame
+        self._draw(point_of(frame))
+        self._alarms.extend(frame.alarms)
+        self._n_alarms += len(frame.alarms)
+
+    def _draw(self, point: Point) -> None:
+        self._curve.add(point)
+        self._recent.append(point)
+        self._n_frames += 1
 
     def wait(self, cursor: Cursor, timeout: float) -> None:
         """Wait until there is more to say than `cursor` knows, at most `timeout` seconds."""
@@ -165,7 +174,7 @@ class Feed:
         age = time.monotonic() - self._arrived
         usual = 0.0 if math.isnan(self._interval) else self._interval
         ended = self.message is not None or (self.state is not None and self.state.ended)
-        stalled = self._n_frames > 0 and not ended and age > max(STALL_S, 5 * usual)
+        stalled = self.frame is not None and not ended and age > max(STALL_S, 5 * usual)
         return {"age_s": plain(age), "stalled": stalled, "ended": ended}
 
 

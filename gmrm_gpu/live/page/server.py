@@ -20,6 +20,8 @@ from statistics import NormalDist
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
+
 from ...errors import ConfigError
 from ...results import UNIT_TEXT
 from ..update import LiveFrame, LiveState
@@ -109,6 +111,11 @@ class LivePage:
     def url(self) -> str:
         """The address to open in a browser on this computer."""
         return f"http://{ADDRESS}:{self.port}/?token={self.token}"
+
+    def recall(self, number: np.ndarray, time_s: np.ndarray, share: np.ndarray, share_sd: np.ndarray) -> None:
+        """Put the frames of an earlier run that is taken up again on the curve, (T,) each; NaN where there is none."""
+        columns = (np.arange(len(number)), number, time_s, share, share_sd)
+        self._feed.recall(tuple(row) for row in np.array(columns, dtype=float).T.tolist())
 
     def publish(self, frame: LiveFrame | None, state: LiveState) -> None:
         """Show a frame and how the run is doing; with None for the frame, only the latter. Returns at once."""
