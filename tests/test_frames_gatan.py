@@ -82,6 +82,37 @@ def test_a_rate_that_is_no_whole_number_leaves_no_gaps(tmp_path: Path) -> None:
     assert notes(movie) == "seconds hold 3 or 2 frames: taken for a rate of 2.5 a second, with none missing"
 
 
+def test_a_part_of_a_recording_keeps_its_times(tmp_path: Path) -> None:
+    pytest.importorskip("rsciio")
+    root = write_tree(tmp_path / "m", steady(range(59, 63), 4))
+    for part, numbers in (("Hour_00", range(59 * 4, 63 * 4)), ("Hour_00/Minute_01", range(60 * 4, 63 * 4))):
+        movie = open_movie(root / part)
+        assert (movie.frame_numbers.tolist(), movie.frame_time_s) == (list(numbers), pytest.approx(0.25))
+    second = open_movie(root / "Hour_00/Minute_01/Second_02")
+    assert second.frame_numbers.tolist() == list(range(62 * 4, 63 * 4))
+    np.testing.assert_array_equal(second.frame(3), pixels(62, 3))
+
+
+def test_a_folder_of_single_images(tmp_path: Path) -> None:
+    pytest.importorskip("rsciio")
+    for frame in range(12):
+        image = dm_image(pixels(0, frame), scales=(2.0, 2.0), units=("nm", "nm"))
+        write_dm4(tmp_path / f"grow_{frame}.dm4", image)
+    movie = open_movie(tmp_path)
+    np.testing.assert_array_equal(read_all(movie), [pixels(0, frame) for frame in range(12)])
+    assert (movie.pixel_size_um, movie.frame_time_s) == (pytest.approx(0.002), None)
+    assert notes(movie) == "the frame time of a folder of single images is unknown"
+    (tmp_path / "grow_3.dm4").write_bytes(b"")
+    with pytest.raises(InputError, match=r"^frame 3 of .*: grow_3\.dm4"):
+        movie.frame(3)
+    (tmp_path / "grow_0.tif").touch()
+    with pytest.raises(InputError, match=r"images of several kinds \(\.dm4 \.tif\)"):
+        open_movie(tmp_path)
+    (tmp_path / "grow_0.tif").rename(tmp_path / "grow_0.dm3")
+    with pytest.raises(InputError, match=r"files of several kinds \(\.dm3 \.dm4\)"):
+        open_movie(tmp_path)
+
+
 def test_trees_that_need_a_word(tmp_path: Path) -> None:
     pytest.importorskip("rsciio")
     short = write_tree(tmp_path / "short", steady(range(1), 5))
@@ -91,7 +122,7 @@ def test_trees_that_need_a_word(tmp_path: Path) -> None:
     assert "lies in one second: 5 frames a second is the least" in notes(movie)
 
     (tmp_path / "empty/Hour_00/Minute_00").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"no \*_Frame_0000\.dm4 in them"):
+    with pytest.raises(InputError, match=r"no \*_Frame_0000\.dm4"):
         open_movie(tmp_path / "empty")
 
     twice = write_tree(tmp_path / "twice", steady(range(2), 2))

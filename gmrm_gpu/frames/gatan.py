@@ -15,18 +15,21 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .em import open_file as open_em
-from .movie import Movie
+from .movie import Acquisition, Movie
+from .series import SeriesMovie
 from .stamps import told
 
 _PLACE = re.compile(r"hour_(\d+)[/\\]minute_(\d+)[/\\]second_(\d+)[/\\].*?frame_(\d+)\.dm[34]$", re.IGNORECASE)
+_LEVEL = re.compile(r"(hour|minute|second)_\d+$", re.IGNORECASE)
 _Place = tuple[int, int]
 """Whole seconds from the start of the recording, and the number of the frame in that second."""
 _LISTED = 8
 
 
 def open_file(path: Path, *, luminance: bool = False) -> Movie:
-    """Open the folder that holds Hour_00, Hour_01, ...; calibration and detector are those of the first frame.
+    """Open the folder that holds Hour_00, Hour_01, ..., or one of these or of their folders.
+
+    Calibration and detector are those of the first frame.
 
     Raises
     ------
@@ -46,55 +49,32 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
         )
     if places[0][0] == places[-1][0]:
         notes.append(f"the recording lies in one second: {rate:g} frames a second is the least it can be")
-    return GatanMovie(path.name, [files[place] for place in places], numbers, rate, notes, luminance)
+    times = numbers / rate if (np.diff(numbers) > 1).any() else None
+
+    def known(first: Acquisition) -> Acquisition:
+        return told(replace(first, frame_time_s=1 / rate, times_s=times), *notes, _missing(numbers, rate))
+
+    ordered = [files[place] for place in places]
+    return SeriesMovie(path.name, ordered, luminance=luminance, numbers=numbers, known=known)
 
 
-class GatanMovie(Movie):
-    """A DigitalMicrograph file a frame, each opened when asked for.
-
-    Parameters
-    ----------
-    files, numbers : of the frames, in order of time. rate : frames a second.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        files: Sequence[Path],
-        numbers: np.ndarray,
-        rate: float,
-        notes: Sequence[str],
-        luminance: bool,
-    ) -> None:
-        first = open_em(files[0], luminance=luminance)
-        times = numbers / rate if (np.diff(numbers) > 1).any() else None
-        known = replace(first.acquisition, frame_time_s=1 / rate, times_s=times)
-        super().__init__(
-            name=name,
-            shape=first.shape,
-            dtype=first.dtype,
-            n_frames=len(files),
-            frame_numbers=numbers,
-            acquisition=told(known, *notes, _missing(numbers, rate)),
-        )
-        self._files, self._luminance = list(files), luminance
-
-    def _read(self, t: int) -> np.ndarray:
-        try:
-            movie = open_em(self._files[t], luminance=self._luminance)
-        except InputError as error:
-            raise InputError(f"frame {self.frame_numbers[t]} of {self.name}: {error}") from None
-        if len(movie) != 1:
-            raise InputError(f"{self._files[t].name} holds {len(movie)} images; a file of a recording holds one")
-        return movie._pixels(0)
+def is_recording(folder: Path) -> bool:
+    """Whether `folder` is such a tree, or a part of one."""
+    children = list(folder.iterdir())
+    if any(_LEVEL.match(child.name) and child.is_dir() for child in children):
+        return True
+    return bool(_LEVEL.match(folder.name)) and any(child.suffix.lower() in (".dm3", ".dm4") for child in children)
 
 
 def _files(folder: Path) -> tuple[dict[_Place, Path], int]:
     """The files of the frames by their place in the tree, and how many others there are."""
     files: dict[_Place, Path] = {}
     odd = 0
-    for path in sorted(folder.glob("Hour_*/Minute_*/Second_*/*")):
-        match = _PLACE.search(str(path.relative_to(folder)))
+    root = folder.resolve()
+    while _LEVEL.match(root.name):
+        root = root.parent
+    for path in sorted(folder.resolve().rglob("*.*")):
+        match = _PLACE.match(str(path.relative_to(root)))
         if match is None:
             odd += 1
             continue
@@ -104,7 +84,9 @@ def _files(folder: Path) -> tuple[dict[_Place, Path], int]:
             raise InputError(f"{files[place].name} and {path.name} are one and the same frame; keep one recording")
         files[place] = path
     if not files:
-        raise InputError(f"{folder.name} has folders Hour_* but no *_Frame_0000.dm4 in them; give the whole recording")
+        raise InputError(
+            f"{folder.name} has folders like Hour_00 but no *_Frame_0000.dm4 in them; give a whole recording"
+        )
     return files, odd
 
 

@@ -12,8 +12,10 @@ import numpy as np
 
 from ..errors import InputError
 from .directelectron import coordinates_beside
+from .gatan import is_recording
 from .movie import ArrayMovie, Movie, MovieView
 from .select import FrameSelection, fit_mask, parse_clip, parse_crop, parse_frames
+from .series import SUFFIXES
 
 _READERS = {
     "npy": (".npy", ".npz"),
@@ -170,13 +172,18 @@ def _reader(path: Path) -> str:
 
 
 def _folder_reader(path: Path) -> str:
-    """Folders as Gatan's in-situ cameras write them, or of tables without images; else one image a frame."""
+    """Folders as Gatan's in-situ cameras write them, of instrument files or of tables; else one image a frame."""
     _check_readable(path)
-    if next(path.glob("Hour_*"), None) is not None:
+    if is_recording(path):
         return "gatan"
     suffixes = {file.suffix.lower() for file in path.iterdir() if not file.name.startswith(".")}
     tables = suffixes.intersection((*_READERS["tables"], ".npz"))
     images = suffixes.intersection((*_READERS["images"], *_READERS["tiff"]))
+    if instruments := suffixes.intersection(SUFFIXES):
+        if images:
+            held = " ".join(sorted(images | instruments))
+            raise InputError(f"{path.name} holds images of several kinds ({held}); give a folder of one kind")
+        return "series"
     return "tables" if tables and not images else "images"
 
 
