@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,27 @@ def test_constant_frames_have_a_status_and_no_share():
     found = live(ArrayMovie(np.full((2, 32, 40), 7, np.uint8)))
     assert [f.status for f in found] == [FitStatus.DEGENERATE] * 2
     assert all(np.isnan(f.share) and not f.labels.any() for f in found)
+
+
+def same(a, b):
+    return (
+        all(
+            np.array_equal(getattr(a, f.name), getattr(b, f.name), equal_nan=True)
+            for f in fields(a)
+            if f.name not in ("fit", "alarms", "latency_s", "time_s", "labels", "foreground")
+        )
+        and np.array_equal(a.labels, b.labels)
+        and a.alarms == b.alarms
+        and np.array_equal(a.fit.means, b.fit.means)
+    )
+
+
+def test_a_stopped_analysis_goes_on_with_the_same_bits(sim, tmp_path):
+    config = replace(TENTH, correction=CorrectionConfig(radius=3.0, gamma=0.3))
+    whole = live(sim.movie, config)
+    analysis = LiveAnalysis(sim.movie.shape, sim.movie.dtype, config)
+    for t in range(len(sim.movie)):
+        assert same(analysis.process(sim.movie.frame(t)), whole[t]), t
+        analysis.save(tmp_path / "state.npz")
+        analysis = LiveAnalysis.load(tmp_path / "state.npz")
+    assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]

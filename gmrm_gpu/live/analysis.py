@@ -5,28 +5,34 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from ..backend import get_backend
 from ..classify import NOT_VISITED, component_phases, movie_foreground
 from ..config import AnalysisConfig
-from ..correct import Corrector
+from ..correct import Corrector, time_offsets
 from ..errors import ConfigError, InputError
 from ..estimate import VARIANCE_FRAMES, sample_mean
 from ..frames.movie import Acquisition, ArrayMovie, Movie, Visits, grey_dtype, size_text
 from ..mixture.causal import CausalModel, Proposal, Seen
-from ..mixture.reservoir import Reservoir
+from ..mixture.reservoir import BURST, Frame, Reservoir
 from ..philox import STREAM_START, stream_words
 from ..results import FitStatus, MixtureFit
 from ..sampling import Sampler
+from .alarms import ControlCharts, watched
 from .refit import Refit, Rows, next_fit
-from .update import LiveFrame
+from .state import read_state, write_state
+from .update import Alarm, LiveFrame
 
 LEAST_PLACED, LEAST_SCORE = 0.25, 5.0
 """Correlation of a component's samples with their neighbours, and its standard deviations, that make it foreground by
 the rule ``auto``: what grows has a place, two components that share the noise of one phase are strewn over it."""
+STRANGE, MOST_STRANGE = 3.0, 5
+"""A frame whose samples are less likely by so much (natural log of each) shows something else, a closed shutter say: it
+has no share and nothing is learned from it, unless so many came one after the other."""
 _LEAST = 0.5
 """Samples, wrongly expected, that a frame's variance stands for at least, as in `estimate`."""
 
@@ -39,6 +45,19 @@ class _Arrived:
     positions: np.ndarray
     picture: np.ndarray
     visited_share: float
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a frame says; see `LiveFrame`. labels : (m,). shares : by estimator, with standard deviation."""
+
+    fit: MixtureFit
+    foreground: np.ndarray
+    labels: np.ndarray
+    share_raw: float
+    n_without_neighbours: int
+    shares: dict[str, tuple[float, float]]
+    alarms: tuple[Alarm, ...]
 
 
 class _OneFrame(Movie):
@@ -92,15 +111,20 @@ class LiveAnalysis:
         self.past = Reservoir()
         self.next_fit = 1
         self.refit: Refit | None = None
+        self.charts = ControlCharts()
+        self.n_strange = 0
         self.model: CausalModel | None = None
-        self.foreground = np.zeros(self.config.mixture.n_components, dtype=bool)
+        self.common = _no_fit(self.config, 0)
+        self.candidates = self.foreground = np.zeros(self.config.mixture.n_components, dtype=bool)
+        self.phase_of = self.foreground.astype(np.uint8)
         self.variances: dict[str, deque[float]] = {
             name: deque(maxlen=VARIANCE_FRAMES) for name in ("count", "posterior", "assisted")
         }
-        phases = self.config.phases
-        self.corrector = Corrector(
-            self.shape, self.config.correction, len(phases.names), phases.foreground_index, self.backend
-        )
+        phases, correction = self.config.phases, self.config.correction
+        # What the vote of frames to come needs of the past, to take it up again after a stop.
+        reach = -min(time_offsets(correction), default=0) if correction.radius_px else 0
+        self.voters: deque[Frame] = deque(maxlen=reach)
+        self.corrector = Corrector(self.shape, correction, len(phases.names), phases.foreground_index, self.backend)
 
     @property
     def estimator(self) -> str:
@@ -130,13 +154,34 @@ class LiveAnalysis:
         """
         started = time.perf_counter()
         number = self.index if number is None else int(number)
+        if not 0 <= number < 2**32:
+            raise InputError(f"frame number {number} is out of range; number frames from 0")
         arrived = self._arrived(frame, number)
         time_s = self._time_since_first(time_s, number)
-        self.past.add(arrived.values, arrived.positions)
-        self._fit_anew(number)
-        found = self._analysed(arrived, number, time_s, started)
+        answer = self._answer(arrived, number, time_s)
         self.index += 1
-        return found
+        return self._told(answer, arrived, number, time_s, started)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything that the next frames depend on; what goes on from it gives the same bits.
+
+        Raises
+        ------
+        OutputError
+            The file cannot be written. A file that was there before stays as it was.
+        """
+        write_state(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> LiveAnalysis:
+        """Go on from what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            There is no such file, it is damaged, or something else.
+        """
+        return read_state(path, LiveAnalysis)
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
@@ -177,9 +222,10 @@ class LiveAnalysis:
         """Start a fit to the sample of the past where it is time to, adopt one that is due."""
         n_seen = self.past.n_seen
         if self.model is None:
-            self.model = self._new_model()
+            values, _ = self.past.latest[0]
+            self.model = self.new_model(min(1.0, values.size / self.n_pixels), _sigma_floor(values))
         if self.refit is None and n_seen >= self.next_fit:
-            self.refit = Refit(self._fit, self.past.rows(), number, n_seen, self.backend)
+            self.refit = self.new_refit(self.past.rows(), number, n_seen)
         if self.refit is None or n_seen < self.refit.due:
             return
         proposal, started, self.refit = self.refit.result(), self.refit.n_seen, None
@@ -187,19 +233,24 @@ class LiveAnalysis:
         if proposal.carried is not None:
             self.next_fit = next_fit(started)
             self.model.adopt(proposal, self.past.latest[:-1])
-            self.fitted, self.candidates = proposal.fit, movie_foreground(proposal.fit, self.config.phases)[0]
+            self.common = proposal.fit.common
+            self.candidates = movie_foreground(proposal.fit, self.config.phases)[0]
             self.foreground = np.zeros_like(self.candidates)
 
-    def _new_model(self) -> CausalModel:
-        values, _ = self.past.latest[0]
+    def new_model(self, rate: float, sigma_floor: float) -> CausalModel:
+        """The causal fit of this stream; see there."""
         return CausalModel(
             self.shape,
             self.config.mixture,
-            rate=min(1.0, values.size / self.n_pixels),
+            rate=rate,
             allowed=self.valid,
-            sigma_floor=_sigma_floor(values),
+            sigma_floor=sigma_floor,
             backend=self.backend,
         )
+
+    def new_refit(self, rows: Rows, number: int, n_seen: int) -> Refit:
+        """Begin a fit to the sample of the past; see there."""
+        return Refit(self._fit, rows, number, n_seen, self.backend)
 
     def _fit(self, rows: Rows, number: int) -> Proposal:
         assert self.model is not None
@@ -214,53 +265,87 @@ class LiveAnalysis:
         correlation, score = self.model.placed()
         placed = (correlation > LEAST_PLACED) & (score > LEAST_SCORE) if phases.phases == "auto" else True
         self.foreground = self.foreground | (self.candidates & placed)
-        self.phase_of = component_phases(self.fitted.common, phases, self.foreground[None])[0]
+        self.phase_of = component_phases(self.common, phases, self.foreground[None])[0]
 
     # -- what goes out ------------------------------------------------------------------------------------------------
 
-    def _analysed(self, arrived: _Arrived, number: int, time_s: float | None, started: float) -> LiveFrame:
+    def _answer(self, arrived: _Arrived, number: int, time_s: float | None) -> _Answer | None:
+        """What the frame says; None where it says nothing, and then nothing is learned from it."""
+        past, self.past = self.past, replace(self.past)
+        self.past.add(arrived.values, arrived.positions)
+        self._fit_anew(number)
+        if self.model is None or self.model.carried is None:
+            return None
+        before = replace(self.model.carried)
+        seen = self._step(arrived)
+        if seen is None or (seen.shift[1, -1] < -STRANGE and self.n_strange < MOST_STRANGE):
+            self.past, self.model.carried = past, before
+            self.n_strange += 1
+            return None
+        self.n_strange = 0
+        self._decide()
+        fit, order = self.model.frame_fit(seen, arrived.values.size)
+        best = self.phase_of[self.backend.to_host(seen.best)]
+        labels, lonely = self.vote(best, arrived.positions)
+        raw = float(np.mean(best == self.config.phases.foreground_index))
+        shares, alarms = self._shares(seen, labels, arrived), self._alarms(seen, number, time_s)
+        return _Answer(fit, self.foreground[order], labels, raw, lonely, shares, alarms)
+
+    def _step(self, arrived: _Arrived) -> Seen | None:
+        """Judge the frame; None where its numbers break down."""
         assert self.model is not None
-        m = arrived.values.size
-        if self.model.carried is None:
-            labels = np.full(m, NOT_VISITED, dtype=np.uint8)
-            fit, foreground, shares = _no_fit(self.config, m), self.foreground, {}
-            share_raw, lonely = math.nan, 0
-        else:
+        if arrived.values.size > 1 and (arrived.values == arrived.values[0]).all():
+            return None  # a blank frame: no noise, no phases
+        try:
             seen = self.model.step(arrived.values, arrived.positions)
-            self._decide()
-            fit, order = self.model.frame_fit(seen, m)
-            foreground = self.foreground[order]
-            best = self.phase_of[self.backend.to_host(seen.best)]
-            share_raw = float(np.mean(best == self.config.phases.foreground_index))
-            labels, lonely = self._corrected(best, arrived.positions)
-            shares = self._shares(seen, labels, arrived)
+        except np.linalg.LinAlgError:
+            return None
+        return seen if self.model.is_finite() else None
+
+    def _told(
+        self, answer: _Answer | None, arrived: _Arrived, number: int, time_s: float | None, started: float
+    ) -> LiveFrame:
+        n = arrived.values.size
+        if answer is None:
+            hidden, nothing = np.full(n, NOT_VISITED, dtype=np.uint8), np.zeros_like(self.foreground)
+            answer = _Answer(_no_fit(self.config, n), nothing, hidden, math.nan, 0, {}, ())
         image = np.zeros(self.shape[0] * self.shape[1], dtype=np.uint8)
-        image[arrived.positions] = np.where(labels == NOT_VISITED, 0, labels + 1)
-        values = {name: shares.get(name, (math.nan, math.nan)) for name in self.variances}
+        image[arrived.positions] = np.where(answer.labels == NOT_VISITED, 0, answer.labels + 1)
+        shares = {name: answer.shares.get(name, (math.nan, math.nan)) for name in self.variances}
         return LiveFrame(
-            index=self.index,
+            index=self.index - 1,
             number=number,
             time_s=time_s,
-            n_samples=m,
+            n_samples=n,
             visited_share=arrived.visited_share,
-            share=values[self.estimator][0],
-            share_sd=values[self.estimator][1],
-            **{name: value for name, (value, _) in values.items()},
-            **{f"{name}_sd": sd for name, (_, sd) in values.items()},
-            share_raw=share_raw,
-            n_without_neighbours=lonely,
-            fit=fit,
-            foreground=foreground,
-            status=FitStatus(int(fit.status)),
+            share=shares[self.estimator][0],
+            share_sd=shares[self.estimator][1],
+            **{name: value for name, (value, _) in shares.items()},
+            **{f"{name}_sd": sd for name, (_, sd) in shares.items()},
+            share_raw=answer.share_raw,
+            n_without_neighbours=answer.n_without_neighbours,
+            fit=answer.fit,
+            foreground=answer.foreground,
+            status=FitStatus(int(answer.fit.status)),
             labels=image.reshape(self.shape),
             picture=arrived.picture,
-            alarms=(),
+            alarms=answer.alarms,
             latency_s=time.perf_counter() - started,
         )
 
-    def _corrected(self, best: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, int]:
+    def _alarms(self, seen: Seen, number: int, time_s: float | None) -> tuple[Alarm, ...]:
+        """What jumped. The model may no longer hold after a jump, so it is fitted anew soon."""
+        sigma = float(np.nanmin(self.common.sigmas))
+        charts = watched(self.config.mixture.terms, self.config.mixture.n_components, sigma)
+        alarms = self.charts.watch(seen.shift, charts, number, time_s)
+        if alarms:
+            self.next_fit = min(self.next_fit, self.past.n_seen + BURST)
+        return alarms
+
+    def vote(self, best: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, int]:
         """Labels (m,) after the vote, and how many samples had no neighbours."""
         backend = self.backend
+        self.voters.append((best, positions))
         done = self.corrector.push(backend.asarray(positions[None]), backend.asarray(best[None]))[0]
         return backend.to_host(done.labels)[0], int(done.without_neighbours[0])
 

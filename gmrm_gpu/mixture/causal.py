@@ -33,6 +33,8 @@ N_INNER = 2
 """Passes over a frame's samples in which its deviation settles."""
 SETTLED = 0.01
 """Change of the deviation in the last of them, standardised, above which it has not settled."""
+FEW, USUAL = 30.0, 0.3
+"""Samples below which a component's mean in a frame is not looked at; weight of a frame in the running means."""
 START_TOL, FIT_ITER = 1e-6, 32
 """Tolerance of the start of a fit to the past, and its most iterations: what is left the coming frames settle."""
 
@@ -46,7 +48,8 @@ class Carried:
     now : parameters of the latest frame (R = T = 1), components in ascending mean of the latest fit.
     centre, scale : grey levels by which samples are standardised. sums : common sums, about `now` without its drift,
     in units of a frame of contrast 1. cov : (q + 2, q + 2) covariance of the deviation. held : (1, K, *grid).
-    evidence : (4, K) on the host, see `CausalModel.placed`.
+    evidence : (4, K) on the host, see `CausalModel.placed`. usual : (K + 1,) on the
+    host, running means of each component's deviation from its mean and of a sample's log-likelihood, standardised.
     """
 
     now: MovieParameters
@@ -56,6 +59,7 @@ class Carried:
     cov: Array
     held: Array
     evidence: np.ndarray
+    usual: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,12 @@ class Seen:
     Attributes
     ----------
     best : (m,) likeliest component. resp : (K, m) responsibilities. predicted : (K, m), what the past alone expects at
-    the samples. predicted_mean : (K,) float64, mean over the pixels that are not excluded. log_likelihood : a sample's,
-    mean over the frame, in grey levels. jump, jump_cov : (q + 2 + K,) how the frame by itself differs from what the
-    past expects of its trend, offset, contrast and means, standardised, and the variance of that by its samples.
+    the samples. predicted_mean : (K,) float64, mean over the pixels that are not excluded. log_likelihood : of the
+    frame, natural log, of grey levels. moved : by how much the deviation changed in the last pass, standardised.
+    shift : (2, q + 2 + K + 1) on the host, by how much the frame differs from what the past expects of it: trend
+    coefficients, offset (grey levels), contrast (relative), means (grey levels; NaN for a component of few samples),
+    log-likelihood of a sample. The first row is as steady as it can be: the deviation held back by the past, the means
+    times the root of their samples. The second is what the frame says by itself.
     """
 
     best: Array
@@ -76,6 +83,7 @@ class Seen:
     predicted_mean: np.ndarray
     log_likelihood: float
     moved: float
+    shift: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,7 @@ class _Judged:
     resp: Array
     sums: Moments
     moved: float
+    shift: np.ndarray
 
 
 class CausalModel:
@@ -115,7 +124,7 @@ class CausalModel:
         sigma_floor: float = 1e-6,
         backend: Backend,
     ) -> None:
-        self.shape, self.config, self.allowed, self.backend = shape, config, allowed, backend
+        self.shape, self.config, self.allowed, self.backend, self.rate = shape, config, allowed, backend, rate
         self.floor = sigma_floor if config.sigma_floor is None else config.sigma_floor
         self.basis = TrendBasis(config.terms)
         self.layout = Layout(config.n_components, config.n_terms)
@@ -155,6 +164,7 @@ class CausalModel:
             backend.xp.eye(step.shape[0], dtype=step.dtype, device=backend.device) * (N_LATEST / step[:, None]),
             backend.zeros((1, self.layout.n_components, *self.maps.grid)),
             np.zeros((4, self.layout.n_components)),
+            np.full(self.layout.n_components + 1, np.nan),
         )
         return Proposal(found, carried)
 
@@ -197,7 +207,9 @@ class CausalModel:
         likelihood = float(judged.sums.log_likelihood[0]) - m * float(np.log(carried.scale))
         resp = self._flat(judged.resp, m)
         predicted = self._flat(self.maps.at_samples(judged.expected, cells), m)
-        return Seen(xp.argmax(resp, axis=0), resp, predicted, self.backend.to_host(mean), likelihood, judged.moved)
+        return Seen(
+            xp.argmax(resp, axis=0), resp, predicted, self.backend.to_host(mean), likelihood, judged.moved, judged.shift
+        )
 
     def _judge(self, carried: Carried, samples: Samples, cells: Array) -> _Judged:
         """Responsibilities of a frame's samples by the past and their neighbours; maps, weights, deviation go on."""
@@ -205,13 +217,42 @@ class CausalModel:
         levels = self.maps.levels(carried.held)
         expected = self.maps.combine(levels, carried.now.weights[:, 0, :])
         samples = replace(samples, log_weights=log_prior(self.maps.at_samples(expected, cells), xp))
+        before, cov_before = carried.now, self._predicted_cov(carried)
         now, cov, resp, moved_by = self._filtered(carried, samples)
         carried.now, carried.cov = now, cov
         sums, resp = self._with_neighbours(carried, samples, cells, resp, levels)
         count = xp.sum(xp.sum(xp.astype(resp, xp.float64), axis=3), axis=1)
         carried.now = replace(now, weights=frame_weights(count, now.alive, backend=self.backend)[:, None, :])
         carried.held = DECAY_PAST * (carried.held + self.maps.deposit(cells, resp))
-        return _Judged(expected, resp, sums, moved_by)
+        return _Judged(expected, resp, sums, moved_by, self._shift(carried, before, cov_before, sums, samples))
+
+    def _shift(
+        self, carried: Carried, before: MovieParameters, predicted: Array, sums: Moments, samples: Samples
+    ) -> np.ndarray:
+        """`Seen.shift`; the running means go on.
+
+        predicted : covariance of the prediction, which held the frame back; without it the frame goes further.
+        """
+        xp, host, scale = self.backend.xp, self.backend.to_host, carried.scale
+        change = free = (carried.now.drift - before.drift)[0, 0, :]
+        if self.config.drift > 0:
+            _, loose = walk_precision(self.basis.n_terms, self.config.drift, self.backend)
+            information = self._information(carried.now, sums)[0] + loose * xp.eye(loose.shape[0], dtype=loose.dtype)
+            held_back = xp.linalg.solve(predicted, change[:, None])
+            free = change + xp.linalg.solve(information, held_back)[:, 0]
+        count, deviation = host(sums.resp)[0, :, 0], host(sums.dev)[0, :, 0]
+        likelihood = host(sums.log_likelihood / samples.n)
+        levels = np.where(count >= FEW, deviation / np.maximum(count, 1.0), np.nan)
+        now = np.concatenate([levels, likelihood])
+        shift = now - carried.usual
+        known = np.isfinite(carried.usual)
+        told = np.where(known, carried.usual + USUAL * np.nan_to_num(shift), now)
+        carried.usual = told
+        units = np.concatenate([np.full(host(free).size - 1, scale), [1.0], np.full(count.size, scale), [1.0]])
+        # A mean of few samples is that much less certain: its noise is the same in every frame times their root.
+        certainty = np.concatenate([np.ones(host(free).size), np.sqrt(count), [1.0]])
+        held_back, by_itself = (np.concatenate([host(drift), shift]) * units for drift in (change, free))
+        return np.stack([held_back * certainty, by_itself])
 
     def _flat(self, values: Array, m: int) -> Array:
         """(1, blocks, K, n) -> (K, m)."""
@@ -287,6 +328,11 @@ class CausalModel:
             terms=self.config.terms,
         )
         return fit, order
+
+    def is_finite(self) -> bool:
+        """Whether the parameters of the latest frame are numbers."""
+        theta = self._steps(self._known()).theta(self._known().now, own_weights=False)
+        return bool(self.backend.xp.all(self.backend.xp.isfinite(theta)))
 
     def _known(self) -> Carried:
         assert self.carried is not None, "fit comes before step"
