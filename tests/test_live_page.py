@@ -278,7 +278,7 @@ def test_too_many_browsers_are_turned_away(monkeypatch):
 
 
 def test_closing_says_so_and_leaves_nothing_behind():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     page = make_page()
     with closing(Listener(page)) as listener:
         page.publish(frame_at(0), STATE)
@@ -289,9 +289,9 @@ def test_closing_says_so_and_leaves_nothing_behind():
         while listener.next() is not None:
             pass
     deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
+    while not (quiet := set(threading.enumerate()) <= before) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert threading.active_count() == before
+    assert quiet, "a thread goes on"
     with closing(make_page(port=page.port)) as again:  # the port is free
         assert again.port == page.port
 

@@ -39,6 +39,7 @@ def tab(browser):
 def page(monkeypatch):
     monkeypatch.setattr(server, "UPDATE_S", 0.03)
     monkeypatch.setattr(server, "GRACE_S", 0.1)
+    monkeypatch.setattr("gmrm_gpu.live.page.feed.STALL_S", 60.0)
     with closing(make_page(title=EVIL, phase_names=("a & b", "<i>Li</i>"), pixel_size_um=0.01)) as made:
         yield made
 
@@ -169,6 +170,7 @@ def test_stalls_lost_connections_and_the_end_are_told(tab, page, monkeypatch):
     page.publish(frame_at(0), STATE)
     settle(tab, page, 0)
     tab.until("document.getElementById('pill').className === 'stalled'")
+    monkeypatch.setattr("gmrm_gpu.live.page.feed.STALL_S", 60.0)
     page.publish(frame_at(1, share=math.nan, status=FitStatus.TOO_FEW), STATE)
     tab.until("document.getElementById('pill').className === 'live'")
     assert words(tab, "interval") == f"no usable fit: {FitStatus.TOO_FEW.label}"
