@@ -56,7 +56,7 @@ def settle(tab, page, index: int) -> None:
 def test_everything_published_is_on_the_page(tab, page, tmp_path):
     tab.open(page.url)
     tab.until("document.getElementById('pill').textContent === 'WAITING FOR FRAMES'")
-    alarm = Alarm(1101, 1.0, "trend", "The trend jumped by <b>9</b> grey levels.", 8.25)
+    alarm = Alarm(1101, 1.0, "trend", "Frame 1101: the trend jumped by <b>9</b> grey levels.", 8.25)
     for i in range(3):
         page.publish(frame_at(i, number=1100 + i, share=0.2 + 0.025 * i, alarms=(alarm,) if i == 1 else ()), STATE)
     page.publish(None, replace(STATE, n_frames=3, n_dropped=2, visited_share=0.125, notices=(EVIL,), n_notices=61))
@@ -81,8 +81,8 @@ def test_everything_published_is_on_the_page(tab, page, tmp_path):
         "2 frames dropped",
         "0 frames waiting",
     ]
-    assert words(tab, "alarms") == "frame 1,101, 1 s: The trend jumped by <b>9</b> grey levels."
-    assert words(tab, "warning").startswith("ALARM at frame 1,101, 1 s: The trend jumped by <b>9</b>")
+    assert words(tab, "alarms") == "frame 1,101, 1 s: the trend jumped by <b>9</b> grey levels."
+    assert words(tab, "warning").startswith("ALARM at frame 1,101, 1 s: the trend jumped by <b>9</b>")
     assert words(tab, "notice-count") == "61 notices, latest 1"
     assert words(tab, "notices") == EVIL
     assert tab.run("document.querySelectorAll('img, b b, i i').length") == 0
