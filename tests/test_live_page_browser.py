@@ -56,6 +56,7 @@ def settle(tab, page, index: int) -> None:
 def test_everything_published_is_on_the_page(tab, page, tmp_path):
     tab.open(page.url)
     tab.until("document.getElementById('pill').textContent === 'WAITING FOR FRAMES'")
+    assert words(tab, "what") == "<i>Li</i>, area"
     alarm = Alarm(1101, 1.0, "trend", "Frame 1101: the trend jumped by <b>9</b> grey levels.", 8.25)
     for i in range(3):
         page.publish(frame_at(i, number=1100 + i, share=0.2 + 0.025 * i, alarms=(alarm,) if i == 1 else ()), STATE)
