@@ -68,9 +68,9 @@ def new_folder(
     OutputError
         `path` exists and may not be replaced, or cannot be made.
     """
+    check_new_folder(path, overwrite=overwrite, inputs=inputs)
     given = Path(path).expanduser()
     target = given.resolve()
-    _check_target(given, target, overwrite, [Path(name).expanduser().resolve() for name in inputs])
     made = [parent for parent in target.parents if not parent.exists()]
     part = _make_part(given, target)
     try:
@@ -82,6 +82,14 @@ def new_folder(
             with suppress(OSError):
                 parent.rmdir()
         raise
+
+
+def check_new_folder(
+    path: str | os.PathLike[str], *, overwrite: bool = False, inputs: Iterable[str | os.PathLike[str]] = ()
+) -> None:
+    """Raise `OutputError` now, before hours of work, where `new_folder` would refuse `path`."""
+    given = Path(path).expanduser()
+    _check_target(given, given.resolve(), overwrite, [Path(name).expanduser().resolve() for name in inputs])
 
 
 def _check_target(given: Path, target: Path, overwrite: bool, inputs: list[Path]) -> None:

@@ -25,7 +25,7 @@ from ..live.page import LivePage
 from ..live.run import LiveRun, Plan
 from ..live.sources import SIMULATION, Arrival, Source, open_source
 from ..live.update import LiveFrame, LiveState
-from ..output import check_extras, fill_analysis, new_folder
+from ..output import check_extras, check_new_folder, fill_analysis, new_folder
 from ..results import AnalysisResult
 from . import console as say
 from .console import Console
@@ -42,30 +42,32 @@ def run_live_command(args: argparse.Namespace, console: Console) -> None:
     if args.frames is not None and args.frames < 0:
         raise ConfigError(f"--frames is {args.frames}; it must be 0 or more")
     plan, journal = _resumed(args) if args.resume else (_planned(args), None)
-    with new_folder(plan.out, overwrite=args.overwrite, inputs=[*_input_files(args), plan.journal]) as folder:
-        source = _open(args, plan, journal)
-        shown = _Shown(args, console)
-        run = LiveRun(
-            source,
-            plan,
-            new_analysis=_new_analysis(plan.config),
-            load_analysis=getattr(LiveAnalysis, "load", None),
-            new_page=shown.page,
-            say=shown.say,
-            watch=shown.watch,
-            journal=journal,
-        )
-        started = time.perf_counter()
-        try:
-            with _stoppable(run, shown):
-                shown.waiting(source)
-                journal = run.run()
+    known = {"overwrite": args.overwrite, "inputs": [*_input_files(args), plan.journal]}
+    check_new_folder(plan.out, **known)
+    source = _open(args, plan, journal)
+    shown = _Shown(args, console)
+    run = LiveRun(
+        source,
+        plan,
+        new_analysis=_new_analysis(plan.config),
+        load_analysis=LiveAnalysis.load,
+        new_page=shown.page,
+        say=shown.say,
+        watch=shown.watch,
+        journal=journal,
+    )
+    started = time.perf_counter()
+    try:
+        with _stoppable(run, shown):
+            shown.waiting(source)
+            journal = run.run()
+        with new_folder(plan.out, **known) as folder:
             result, failure = _written(journal, source, folder, run, started, args)
-        except BaseException:
-            _tell_what_is_kept(run)
-            raise
-        finally:
-            shown.close(plan.out)
+    except BaseException:
+        _tell_what_is_kept(run)
+        raise
+    finally:
+        shown.close(plan.out)
     shutil.rmtree(plan.journal)
     _print(result, plan.out, failure, args, console)
 
@@ -92,7 +94,7 @@ def _planned(args: argparse.Namespace) -> Plan:
 
 def _resumed(args: argparse.Namespace) -> tuple[Plan, Journal]:
     given = [key.partition(".")[2] for key in vars(args) if "." in key]
-    if given or args.config or args.method:
+    if given or args.config:
         raise ConfigError(f"--resume keeps the settings of its run; leave out {', '.join(given) or 'the settings'}")
     folder = Path(args.resume).expanduser()
     subject, _ = read_subject(folder)

@@ -174,16 +174,14 @@ class Journal:
             file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
 
     def save_state(self, analysis: Any) -> None:
-        """Keep the state of the analysis after the frames so far, in place of earlier ones."""
+        """Keep the state of the analysis after the frames so far, and the one before."""
         path = self.folder / f"state-{self.n_frames:09d}.npz"
-        if not hasattr(analysis, "save"):
-            return
         analysis.save(path)
         for file in (self._labels, self._records):
             os.fsync(file.fileno())
-        for old in self.folder.glob("state-*.npz"):
-            if old != path:
-                old.unlink()
+        # Two are kept: a crash may lose the record of the last frame that the latest has seen.
+        for old in sorted(self.folder.glob("state-*.npz"))[:-2]:
+            old.unlink()
 
     def close(self) -> None:
         """Close the files; the journal stays."""

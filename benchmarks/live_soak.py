@@ -1,0 +1,121 @@
+"""Hours of a simulated stream through a whole live run: does memory grow, is every drop counted?
+
+    python -m benchmarks.live_soak --minutes 120 --fps 25 --size 256x256 --rate 0.1
+    python -m benchmarks.live_soak --frames 180000 --size 64x64 --rate 0.1      # as many frames, as fast as it goes
+
+Frames, analysis, journal and page are those of `gmrm-gpu live simulation`. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import rounded, stamp
+from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, MixtureConfig
+from gmrm_gpu.live.analysis import LiveAnalysis
+from gmrm_gpu.live.journal import read_records
+from gmrm_gpu.live.page import LivePage
+from gmrm_gpu.live.run import LiveRun, Plan
+from gmrm_gpu.live.sources.simulation import SimulationSource
+
+SETTLED = 0.1
+"""Part of the run after which memory is said to have settled: fits, buffers and caches are there by then."""
+
+
+def resident_mb() -> float:
+    """Memory of this process, MB."""
+    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmRSS in /proc/self/status; this runs on Linux")
+
+
+def soak(
+    *,
+    size: tuple[int, int],
+    rate: float,
+    fps: float | None,
+    frames: int | None = None,
+    seconds: float | None = None,
+    page: bool = True,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Run for so many frames, or so long; memory in MB once settled, at the end, and at most, frames and drops."""
+    work = Path(tempfile.mkdtemp(prefix="soak")) if folder is None else folder
+    config = AnalysisConfig(MixtureConfig(3), correction=CorrectionConfig(radius=5.0)).with_rate(rate)
+    memory: list[tuple[float, float, int]] = []
+    started = time.monotonic()
+
+    def watch(frame: Any, state: Any) -> None:
+        passed = time.monotonic() - started
+        if frame is not None and state.n_frames % 50 == 0:
+            part = max(passed / seconds if seconds else 0.0, state.n_frames / frames if frames else 0.0)
+            memory.append((part, resident_mb(), state.n_frames))
+        if seconds is not None and passed > seconds:
+            run.stop()
+
+    def new_page(subject: Any, run: Any) -> LivePage | None:
+        names, scale = config.phases.names, subject.scale
+        options: dict[str, Any] = {"unit": scale.unit, "factor": scale.factor, "foreground": 1}
+        return LivePage(title="soak", shape=size, phase_names=names, **options) if page else None
+
+    source = SimulationSource(size, fps)
+    run = LiveRun(
+        source,
+        Plan("simulation", config, work / "soak.live", work / "soak", most_frames=frames),
+        new_analysis=lambda arrival, source: LiveAnalysis(size, arrival.dtype, config, acquisition=source.acquisition),
+        new_page=new_page,
+        watch=watch,
+    )
+    try:
+        journal = run.run()
+        assert journal is not None
+        records, state = read_records(journal.folder, journal.subject), run.state(ended=True)
+        last = int(records["number"][-1])
+    finally:
+        if folder is None:
+            shutil.rmtree(work)
+    settled = next((mb for part, mb, _ in memory if part >= SETTLED), memory[0][1])
+    end = memory[-1][1]
+    return {
+        "size": list(size),
+        "rate": rate,
+        "fps": fps,
+        "wall_s": time.monotonic() - started,
+        "n_frames": state.n_frames,
+        "n_sent": last + 1,
+        "n_dropped": state.n_dropped,
+        "unaccounted": last + 1 - state.n_frames - state.n_dropped,
+        "latency_ms_median": state.latency_ms[0],
+        "latency_ms_p95": state.latency_ms[1],
+        "resident_mb_settled": settled,
+        "resident_mb_end": end,
+        "resident_mb_most": max(mb for _, mb, _ in memory),
+        "growth_percent": 100 * (end / settled - 1),
+    }
+
+
+def main() -> None:
+    """One JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--minutes", type=float, help="how long")
+    add("--frames", type=int, help="or how many frames")
+    add("--fps", type=float, help="frames per second (default: as fast as it goes)")
+    add("--size", default="256x256")
+    add("--rate", type=float, default=0.1)
+    given = parser.parse_args()
+    height, width = (int(n) for n in given.size.split("x"))
+    seconds = None if given.minutes is None else 60 * given.minutes
+    found = soak(size=(height, width), rate=given.rate, fps=given.fps, frames=given.frames, seconds=seconds)
+    print(json.dumps({"benchmark": "live_soak", **rounded(found), **stamp()}))
+
+
+if __name__ == "__main__":
+    main()
