@@ -137,6 +137,8 @@ def test_what_is_not_ours_is_left_to_other_readers(tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"PK")
     for name in ("dense.npz", "broken.npz", "absent.npz", "."):
         assert get_reader(str(tmp_path / name)) is None
+    (tmp_path / "Hour_00").mkdir()
+    assert get_reader(str(tmp_path)) is not None  # Gatan's in-situ cameras write such folders
 
 
 @pytest.fixture

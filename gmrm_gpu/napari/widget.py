@@ -47,11 +47,14 @@ class AnalyzeLayer(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.result: AnalysisResult | None = None
-        self._stop = Event()
+        self._stop, self._gone = Event(), Event()
         self._working = False
         self._shown: Any = None
         self._build()
         self._ticked.connect(self._progress)
+        # With the viewer this panel is deleted, not closed: the thread must not touch it then.
+        ends = (self._stop, self._gone)
+        self.destroyed.connect(lambda: [end.set() for end in ends])
         self.viewer.layers.events.inserted.connect(self._watch)
         self.viewer.layers.events.removed.connect(self._list_layers)
         self.viewer.layers.selection.events.active.connect(self._show_active)
@@ -138,6 +141,8 @@ class AnalyzeLayer(QWidget):
                 return False, str(error)
 
         def done(outcome: tuple[bool, Any]) -> None:
+            if self._gone.is_set():
+                return
             finished()
             good, what = outcome
             then(what) if good else self.message.setText(what)
