@@ -22,6 +22,7 @@ from ..mixture.reservoir import BURST, Frame, Reservoir
 from ..philox import STREAM_START, stream_words
 from ..results import FitStatus, MixtureFit
 from ..sampling import Sampler
+from ..visited import FrameVisits
 from .alarms import ControlCharts, watched
 from .refit import Refit, Rows, next_fit
 from .state import read_state, write_state
@@ -32,19 +33,23 @@ LEAST_PLACED, LEAST_SCORE = 0.25, 5.0
 the rule ``auto``: what grows has a place, two components that share the noise of one phase are strewn over it."""
 STRANGE, MOST_STRANGE = 3.0, 5
 """A frame whose samples are less likely by so much (natural log of each) shows something else, a closed shutter say: it
-has no share and nothing is learned from it, unless so many came one after the other."""
+has no share and nothing is learned from it, until so many came one after the other."""
 _LEAST = 0.5
 """Samples, wrongly expected, that a frame's variance stands for at least, as in `estimate`."""
 
 
 @dataclass(frozen=True)
 class _Arrived:
-    """A checked frame: samples (m,), and all that is shown of it."""
+    """A checked frame: samples (m,), and all that is shown of it.
+
+    clusters : (m,) int32, samples that are no independent look share a number; None: all are. n_distinct : pixels.
+    """
 
     values: np.ndarray
     positions: np.ndarray
     picture: np.ndarray
-    visited_share: float
+    clusters: np.ndarray | None
+    n_distinct: int
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class LiveAnalysis:
         self.next_fit = 1
         self.refit: Refit | None = None
         self.charts = ControlCharts()
-        self.n_strange = 0
+        self.n_strange, self.repeats = 0, False
         self.model: CausalModel | None = None
         self.common = _no_fit(self.config, 0)
         self.candidates = self.foreground = np.zeros(self.config.mixture.n_components, dtype=bool)
@@ -190,8 +195,7 @@ class LiveAnalysis:
             movie = _OneFrame(frame, self.shape, self.dtype, self.valid)
             movie.frame_numbers[0] = number
             seen = movie.visits(0)
-            share = np.unique(seen.positions).size / self.n_pixels
-            return _Arrived(seen.values, seen.positions, movie.picture(0), share)
+            return self._ordered(seen.values, seen.positions, movie.picture(0))
         pixels = np.asarray(frame)
         if pixels.shape != self.shape or grey_dtype(pixels.dtype, "the stream") != self.dtype:
             raise InputError(
@@ -203,8 +207,18 @@ class LiveAnalysis:
         positions = self.backend.to_host(draw.positions)[0]
         if draw.valid is not None:
             positions = positions[self.backend.to_host(draw.valid)[0]]
-        share = positions.size / self.n_pixels
-        return _Arrived(dense.reshape(-1)[positions], positions, dense.astype(np.float32), share)
+        values, picture = dense.reshape(-1)[positions], dense.astype(np.float32)
+        if self.config.sampling.scheme == "lines":
+            return self._ordered(values, positions, picture)
+        return _Arrived(values, positions, picture, None, positions.size)
+
+    def _ordered(self, values: np.ndarray, positions: np.ndarray, picture: np.ndarray) -> _Arrived:
+        """Samples in the order of their places, as the variance of a scheme wants them; which belong together."""
+        order = np.argsort(positions, kind="stable")
+        visits = FrameVisits(positions[order], values[order])
+        n_repeats, lines = int(visits.repeats.sum()), self.config.sampling.scheme == "lines"
+        clusters = visits.clusters(self.shape[1], lines=lines) if n_repeats or lines else None
+        return _Arrived(visits.values, visits.positions, picture, clusters, positions.size - n_repeats)
 
     def _time_since_first(self, time_s: float | None, number: int) -> float | None:
         if time_s is None:
@@ -218,8 +232,8 @@ class LiveAnalysis:
 
     # -- the fit ------------------------------------------------------------------------------------------------------
 
-    def _fit_anew(self, number: int) -> None:
-        """Start a fit to the sample of the past where it is time to, adopt one that is due."""
+    def _fit_anew(self, number: int) -> bool:
+        """Start a fit to the sample of the past where it is time to, adopt one that is due; whether one was adopted."""
         n_seen = self.past.n_seen
         if self.model is None:
             values, _ = self.past.latest[0]
@@ -227,15 +241,17 @@ class LiveAnalysis:
         if self.refit is None and n_seen >= self.next_fit:
             self.refit = self.new_refit(self.past.rows(), number, n_seen)
         if self.refit is None or n_seen < self.refit.due:
-            return
+            return False
         proposal, started, self.refit = self.refit.result(), self.refit.n_seen, None
         self.next_fit = n_seen + 1
-        if proposal.carried is not None:
-            self.next_fit = next_fit(started)
-            self.model.adopt(proposal, self.past.latest[:-1])
-            self.common = proposal.fit.common
-            self.candidates = movie_foreground(proposal.fit, self.config.phases)[0]
-            self.foreground = np.zeros_like(self.candidates)
+        if proposal.carried is None:
+            return False
+        self.next_fit = max(self.next_fit, next_fit(started))
+        self.model.adopt(proposal, self.past.latest[:-1])
+        self.common = proposal.fit.common
+        self.candidates = movie_foreground(proposal.fit, self.config.phases)[0]
+        self.foreground = np.zeros_like(self.candidates)
+        return True
 
     def new_model(self, rate: float, sigma_floor: float) -> CausalModel:
         """The causal fit of this stream; see there."""
@@ -271,29 +287,48 @@ class LiveAnalysis:
 
     def _answer(self, arrived: _Arrived, number: int, time_s: float | None) -> _Answer | None:
         """What the frame says; None where it says nothing, and then nothing is learned from it."""
-        past, self.past = self.past, replace(self.past)
+        if arrived.values.size == 0:
+            return None
+        seen = self._judged_by_the_past(arrived)
+        if self.n_strange:
+            return None
         self.past.add(arrived.values, arrived.positions)
-        self._fit_anew(number)
-        if self.model is None or self.model.carried is None:
+        if self._fit_anew(number):
+            seen = self._step(arrived)
+        if seen is None or self.model is None:
             return None
-        before = replace(self.model.carried)
-        seen = self._step(arrived)
-        if seen is None or (seen.shift[1, -1] < -STRANGE and self.n_strange < MOST_STRANGE):
-            self.past, self.model.carried = past, before
-            self.n_strange += 1
-            return None
-        self.n_strange = 0
         self._decide()
         fit, order = self.model.frame_fit(seen, arrived.values.size)
         best = self.phase_of[self.backend.to_host(seen.best)]
+        self.repeats |= arrived.n_distinct < arrived.values.size
         labels, lonely = self.vote(best, arrived.positions)
         raw = float(np.mean(best == self.config.phases.foreground_index))
         shares, alarms = self._shares(seen, labels, arrived), self._alarms(seen, number, time_s)
         return _Answer(fit, self.foreground[order], labels, raw, lonely, shares, alarms)
 
+    def _judged_by_the_past(self, arrived: _Arrived) -> Seen | None:
+        """Judge the frame by the model so far, if there is one; count it where it shows something else.
+
+        After many of those the model starts afresh: they are what there is to see now.
+        """
+        if self.model is None or self.model.carried is None:
+            return None
+        before = replace(self.model.carried)
+        seen = self._step(arrived)
+        if seen is not None and seen.shift[1, -1] > -STRANGE:
+            self.n_strange = 0
+            return seen
+        self.model.carried = before
+        self.n_strange += 1
+        if self.n_strange > MOST_STRANGE:
+            self.n_strange, self.next_fit, self.refit = 0, 1, None
+            self.past, self.charts, self.model.carried = Reservoir(), ControlCharts(), None
+        return None
+
     def _step(self, arrived: _Arrived) -> Seen | None:
         """Judge the frame; None where its numbers break down."""
-        assert self.model is not None
+        if self.model is None or self.model.carried is None:
+            return None
         if arrived.values.size > 1 and (arrived.values == arrived.values[0]).all():
             return None  # a blank frame: no noise, no phases
         try:
@@ -308,7 +343,8 @@ class LiveAnalysis:
         n = arrived.values.size
         if answer is None:
             hidden, nothing = np.full(n, NOT_VISITED, dtype=np.uint8), np.zeros_like(self.foreground)
-            answer = _Answer(_no_fit(self.config, n), nothing, hidden, math.nan, 0, {}, ())
+            status = FitStatus.DEGENERATE if n else FitStatus.TOO_FEW
+            answer = _Answer(_no_fit(self.config, n, status), nothing, hidden, math.nan, 0, {}, ())
         image = np.zeros(self.shape[0] * self.shape[1], dtype=np.uint8)
         image[arrived.positions] = np.where(answer.labels == NOT_VISITED, 0, answer.labels + 1)
         shares = {name: answer.shares.get(name, (math.nan, math.nan)) for name in self.variances}
@@ -317,7 +353,7 @@ class LiveAnalysis:
             number=number,
             time_s=time_s,
             n_samples=n,
-            visited_share=arrived.visited_share,
+            visited_share=arrived.n_distinct / self.n_pixels,
             share=shares[self.estimator][0],
             share_sd=shares[self.estimator][1],
             **{name: value for name, (value, _) in shares.items()},
@@ -345,6 +381,7 @@ class LiveAnalysis:
     def vote(self, best: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, int]:
         """Labels (m,) after the vote, and how many samples had no neighbours."""
         backend = self.backend
+        self.corrector.repeats = self.repeats
         self.voters.append((best, positions))
         done = self.corrector.push(backend.asarray(positions[None]), backend.asarray(best[None]))[0]
         return backend.to_host(done.labels)[0], int(done.without_neighbours[0])
@@ -367,15 +404,19 @@ class LiveAnalysis:
     def _mean(self, name: str, values: np.ndarray, arrived: _Arrived, known: float = 0.0) -> tuple[float, float]:
         """Mean over the samples plus what is known, and its standard deviation, steadied by the frames before."""
         n = arrived.values.size
-        scheme, length = self.config.sampling.scheme, self.sampler.cluster_length
-        if scheme == "lines" and n % length:
-            scheme = "fixed"
-        # As if next to nothing was visited; what is left unseen follows from distinct pixels, not from visits.
-        unlimited, unseen = 2**62, max(0.0, 1.0 - arrived.visited_share)
         mean, variance = sample_mean(
-            values[None, :], None, np.array([n]), unlimited, scheme, length, backend=self.backend
+            values[None, :],
+            None,
+            np.array([n]),
+            self.n_pixels,
+            self.config.sampling.scheme,
+            self.sampler.cluster_length,
+            groups=None if arrived.clusters is None else self.backend.asarray(arrived.clusters[None, :]),
+            n_distinct=np.array([arrived.n_distinct]),
+            backend=self.backend,
         )
-        self.variances[name].append(unseen * float(variance[0]))
+        self.variances[name].append(float(variance[0]))
+        unseen = max(0.0, 1.0 - arrived.n_distinct / self.n_pixels)
         steady = max(float(np.mean(self.variances[name])), unseen * _LEAST / n**2)
         return known + float(mean[0]), math.sqrt(steady)
 
@@ -396,7 +437,7 @@ def _sigma_floor(values: np.ndarray) -> float:
     return 2.5e-4 * float(high - low) if high > low else 1e-12
 
 
-def _no_fit(config: AnalysisConfig, n_samples: int) -> MixtureFit:
+def _no_fit(config: AnalysisConfig, n_samples: int, status: FitStatus = FitStatus.DEGENERATE) -> MixtureFit:
     k = config.mixture.n_components
     return MixtureFit(
         weights=np.zeros(k),
@@ -406,7 +447,7 @@ def _no_fit(config: AnalysisConfig, n_samples: int) -> MixtureFit:
         log_likelihood=np.array(np.nan),
         n_iter=np.array(0),
         n_samples=np.array(n_samples),
-        status=np.array(FitStatus.DEGENERATE, dtype=np.uint8),
+        status=np.array(status, dtype=np.uint8),
         terms=config.mixture.terms,
     )
 

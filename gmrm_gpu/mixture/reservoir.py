@@ -40,10 +40,10 @@ class Reservoir:
     latest: list[Frame] = field(default_factory=list)
 
     def add(self, values: np.ndarray, positions: np.ndarray) -> None:
-        """The samples of the next frame. A copy made before (`dataclasses.replace`) stays as it is."""
+        """The samples of the next frame."""
         self.latest = [*self.latest[-(N_LATEST - 1) :], (values, positions)]
         if self._belongs(self.n_seen):
-            self.kept = {**self.kept, self.n_seen: _evenly(values, positions, self.n_seen)}
+            self.kept[self.n_seen] = _evenly(values, positions, self.n_seen)
         while len(self.kept) > N_FRAMES:
             self.stride *= 2
             self.kept = {t: frame for t, frame in self.kept.items() if self._belongs(t)}
