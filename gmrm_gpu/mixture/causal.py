@@ -73,8 +73,8 @@ class Seen:
     frame, natural log, of grey levels. moved : by how much the deviation changed in the last pass, standardised.
     shift : (2, q + 2 + K + 1) on the host, by how much the frame differs from what the past expects of it: trend
     coefficients, offset (grey levels), contrast (relative), means (grey levels; NaN for a component of few samples),
-    log-likelihood of a sample. The first row is as steady as it can be: the deviation held back by the past, the means
-    times the root of their samples. The second is what the frame says by itself.
+    log-likelihood of a sample at the prediction. The first row is as steady as it can be: the deviation held back by
+    the past, the means times the root of their samples. The second is what the frame says by itself.
     """
 
     best: Array
@@ -218,16 +218,18 @@ class CausalModel:
         expected = self.maps.combine(levels, carried.now.weights[:, 0, :])
         samples = replace(samples, log_weights=log_prior(self.maps.at_samples(expected, cells), xp))
         before, cov_before = carried.now, self._predicted_cov(carried)
-        now, cov, resp, moved_by = self._filtered(carried, samples)
+        now, cov, resp, moved_by, at_first = self._filtered(carried, samples)
         carried.now, carried.cov = now, cov
         sums, resp = self._with_neighbours(carried, samples, cells, resp, levels)
         count = xp.sum(xp.sum(xp.astype(resp, xp.float64), axis=3), axis=1)
         carried.now = replace(now, weights=frame_weights(count, now.alive, backend=self.backend)[:, None, :])
         carried.held = DECAY_PAST * (carried.held + self.maps.deposit(cells, resp))
-        return _Judged(expected, resp, sums, moved_by, self._shift(carried, before, cov_before, sums, samples))
+        return _Judged(
+            expected, resp, sums, moved_by, self._shift(carried, before, cov_before, sums, at_first / samples.n)
+        )
 
     def _shift(
-        self, carried: Carried, before: MovieParameters, predicted: Array, sums: Moments, samples: Samples
+        self, carried: Carried, before: MovieParameters, predicted: Array, sums: Moments, likelihood: Array
     ) -> np.ndarray:
         """`Seen.shift`; the running means go on.
 
@@ -241,9 +243,8 @@ class CausalModel:
             held_back = xp.linalg.solve(predicted, change[:, None])
             free = change + xp.linalg.solve(information, held_back)[:, 0]
         count, deviation = host(sums.resp)[0, :, 0], host(sums.dev)[0, :, 0]
-        likelihood = host(sums.log_likelihood / samples.n)
         levels = np.where(count >= FEW, deviation / np.maximum(count, 1.0), np.nan)
-        now = np.concatenate([levels, likelihood])
+        now = np.concatenate([levels, host(likelihood)])
         shift = now - carried.usual
         known = np.isfinite(carried.usual)
         told = np.where(known, carried.usual + USUAL * np.nan_to_num(shift), now)
@@ -378,14 +379,17 @@ class CausalModel:
         eye = self.backend.xp.eye(step.shape[0], dtype=step.dtype, device=self.backend.device)
         return carried.cov + eye / step[:, None]
 
-    def _filtered(self, carried: Carried, samples: Samples) -> tuple[MovieParameters, Array, Array, float]:
-        """Parameters of the frame, the covariance of its deviation, responsibilities, and how far the last pass went.
+    def _filtered(self, carried: Carried, samples: Samples) -> tuple[MovieParameters, Array, Array, float, Array]:
+        """Parameters of the frame, covariance of its deviation, responsibilities, how far the last pass went.
+
+        And the log-likelihood (1,) at the prediction, before the frame had its say.
 
         A random walk observed through the frame's sums: the prediction is the deviation of the frame before.
         """
         xp = self.backend.xp
         now, cov, farthest = carried.now, carried.cov, 0.0
         sums, resp = self._pass(samples, now)
+        at_first = sums.log_likelihood
         if self.config.drift > 0:
             predicted = self._predicted_cov(carried)
             before, tie = now.drift[0, 0, :], xp.linalg.inv(predicted)
@@ -400,7 +404,7 @@ class CausalModel:
                 now = replace(now, drift=xp.concat([drift[:-1], gain])[None, None, :])
                 sums, resp = self._pass(samples, now)
             cov = xp.linalg.inv(tie + self._information(now, sums)[0])
-        return now, cov, resp, farthest
+        return now, cov, resp, farthest, at_first
 
     def _learn(self, carried: Carried, sums: Moments) -> None:
         """Common means, trend and sigmas from the faded sums and those of the frame."""
