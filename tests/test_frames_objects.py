@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from types import SimpleNamespace
 
@@ -133,7 +134,8 @@ def test_xarray_with_calibration():
 
 def test_xarray_axes_are_known_by_their_names_and_else_by_their_order():
     film = dataarray()
-    for turned in (film.transpose("x", "time", "y"), film.to_dataset(), film.expand_dims("probe")):
+    turns = [film.transpose(*dims) for dims in itertools.permutations(film.dims)]
+    for turned in (*turns, film.to_dataset(), film.expand_dims("probe")):
         movie = same(open_movie(turned))
         assert (movie.pixel_size_um, movie.frame_time_s) == pytest.approx((0.002, 0.04))
     plain = film.drop_vars(["time", "y", "x"]).rename(time="p", y="q", x="r")
@@ -413,6 +415,7 @@ def test_a_signal_of_what_is_no_file_is_refused():
         ([1, 2], "list of int is not a movie"),
         ([STACK, STACK], r"frames of shape \(5, 6, 7\)"),
         (iter([STACK]), "list_iterator is not a movie"),
+        (SimpleNamespace(movie=None), "give its .movie"),
         (SimpleNamespace(layers=[]), r"viewer.layers\['name'\]"),
         (np.float64(3), r"has shape \(\)"),
         (Reads(np.zeros((2, 2, 6, 7))), r"has shape \(2, 2, 6, 7\)"),

@@ -343,6 +343,8 @@ def _not_a_movie(source: Any, first: Any = None) -> InputError:
     held = f"{type(source).__name__} of {type(first).__name__}" if first is not None else type(source).__name__
     if _has(source, "layers"):
         return InputError(f"{held} is not a movie; give one of its layers, like viewer.layers['name']")
+    if _has(source, "movie"):
+        return InputError(f"{held} is not a movie but has one; give its .movie")
     if first is not None:
         return InputError(f"{held} is not a movie; give one of them, or arrays (height, width), one a frame")
     return InputError(f"{held} is not a movie; give a path, an array (time, height, width) or a movie")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from threading import Event
 from typing import Any
@@ -53,8 +54,7 @@ class AnalyzeLayer(QWidget):
         self._build()
         self._ticked.connect(self._progress)
         # With the viewer this panel is deleted, not closed: the thread must not touch it then.
-        ends = (self._stop, self._gone)
-        self.destroyed.connect(lambda: [end.set() for end in ends])
+        self.destroyed.connect(partial(_set, self._stop, self._gone))
         self.viewer.layers.events.inserted.connect(self._watch)
         self.viewer.layers.events.removed.connect(self._list_layers)
         self.viewer.layers.selection.events.active.connect(self._show_active)
@@ -231,6 +231,11 @@ class AnalyzeLayer(QWidget):
         """Stop the work when the panel is closed; called by Qt."""
         self._stop.set()
         super().closeEvent(event)
+
+
+def _set(stop: Event, gone: Event, *_: Any) -> None:
+    stop.set()
+    gone.set()
 
 
 class _StoppedError(Exception):
