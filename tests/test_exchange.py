@@ -37,6 +37,9 @@ def test_xarray_has_units_places_and_what_is_known(result):
     about = {"detector": "HAADF", "bit_depth": 8, "pixel_size_um": 0.02, "interval": 0.8, "rate": 0.2}
     assert about.items() <= data.attrs.items()
     assert None not in data.attrs.values()
+    np.testing.assert_allclose(data["visited_share"], 0.2, atol=1e-3)
+    # The rate is a part of the pixels of whole frames; a sub-sampled movie has none.
+    assert "rate" not in replace(result, movie=replace(result.movie, sampled=True)).to_xarray().attrs
 
 
 def test_xarray_has_the_interval(result):

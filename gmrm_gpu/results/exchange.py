@@ -106,7 +106,7 @@ def _attributes(result: AnalysisResult) -> dict[str, Any]:
         "method": config.method,
         "phases": ", ".join(config.phases.names),
         "foreground": config.phases.names[config.phases.foreground_index],
-        "rate": config.sampling.rate,
+        "rate": None if movie.sampled else config.sampling.rate,
         "pixel_size_um": config.quantity.pixel_size_um or movie.pixel_size_um,
         "frame_time_s": config.quantity.frame_time_s or movie.frame_time_s,
         "thickness_um": config.quantity.thickness_um,
