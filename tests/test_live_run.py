@@ -280,6 +280,16 @@ def test_stopping_analyses_what_waits_and_a_limit_stops(tmp_path):
     assert make_run(Listed(arrivals()), tmp_path, most_frames=4).run().n_frames == 4
 
 
+def test_stopping_does_not_wait_long_for_a_slow_analysis(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "DRAIN_S", 0.1)
+    run = make_run(Slow([0] * 10), tmp_path, analysis=lambda: Stub(seconds=0.05))
+    threading.Timer(0.08, run.stop).start()
+    journal = run.run()
+    assert 2 <= journal.n_frames <= 8
+    assert journal.n_frames + run.n_dropped == 10
+    assert run.notices.texts[-1] == f"frames {journal.n_frames} to 9 dropped: the run was stopped"
+
+
 def test_an_error_of_the_source_keeps_the_journal_and_a_stream_without_frames_makes_none(tmp_path):
     run = make_run(Listed(arrivals(range(5)), error=InputError("the disk is gone")), tmp_path)
     with pytest.raises(InputError, match="the disk is gone"):

@@ -95,7 +95,7 @@ def front_images(image):
         # The array is the image's own memory: copy it before it changes.
         pixels = np.array(image.GetNumArray())
         if FRAME_TIME_S is None:
-            check = zlib.crc32(pixels)
+            check = zlib.crc32(pixels.tobytes())
             if check == last:
                 time.sleep(POLL_S)
                 continue

@@ -7,7 +7,7 @@ from collections import deque
 
 from .sources import Arrival, Notice
 
-MOST_FRAMES, MOST_BYTES = 32, 2**28
+MOST_FRAMES, MOST_BYTES = 64, 2**28
 _MOST_ITEMS = 4096
 
 
@@ -76,6 +76,15 @@ class Mailbox:
         with self._changed:
             self._sealed = True
             self._changed.notify_all()
+
+    def empty(self) -> list[int]:
+        """Forget the frames that wait; their numbers."""
+        with self._changed:
+            numbers = [item.number for item in self._items if isinstance(item, Arrival)]
+            self._items = deque(item for item in self._items if isinstance(item, Notice))
+            self._n_frames = self._n_bytes = 0
+            self._changed.notify_all()
+            return numbers
 
     @property
     def n_waiting(self) -> int:

@@ -18,13 +18,15 @@ from ..config import AnalysisConfig
 from ..errors import InputError
 from ..frames.movie import Visits, size_text
 from .journal import Journal, Subject, read_records, saved_state
-from .mailbox import Closed, Mailbox
+from .mailbox import Closed, Mailbox, spans
 from .sources import Arrival, Notice, Orderly, Place, Source
 from .update import LiveFrame, LiveState
 
 STALL_S = 5.0
 """Without a frame for so long, and for ten times the usual pause between two, a stream is said to have stalled."""
 STATE_EVERY_S = 20.0
+DRAIN_S = 2.0
+"""How long a run that is stopped goes on with the frames that wait."""
 _LOOK_S = 0.1
 _LATENCIES = 200
 _SHOWN_NOTICES = 50
@@ -111,6 +113,7 @@ class LiveRun:
         self._pauses: deque[float] = deque(maxlen=20)
         self._last_arrival: float | None = None
         self._stalled = False
+        self._stopped_at: float | None = None
         self._saved_at = time.monotonic()
 
     def _resume(self, load_analysis: Callable[[Path], Analysis] | None) -> Place | None:
@@ -167,9 +170,19 @@ class LiveRun:
             self._notice(Notice(f"no frame for {idle:g} s: the run ends"))
             self._stop.set()
         if self._stop.is_set():
+            self._stopping()
+        return True
+
+    def _stopping(self) -> None:
+        """Take no more frames; those that wait are analysed, but nobody waits for that longer than `DRAIN_S`."""
+        if self._stopped_at is None:
+            self._stopped_at = time.monotonic()
             self.source.close()
             self._mailbox.seal()
-        return True
+        elif time.monotonic() - self._stopped_at > DRAIN_S and self._mailbox.n_waiting:
+            numbers = self._mailbox.empty()
+            if not self.source.waits:
+                self._notice(Notice(f"{spans(numbers)} dropped: the run was stopped", len(numbers)))
 
     def _read(self) -> None:
         try:

@@ -107,7 +107,7 @@ class FolderSource(Source):
             if not (self._folder / name).exists():
                 yield self._left_out(name, "vanished before it was read")
         if len(names) > _BURST and not first:
-            yield Notice(f"{len(names)} files came at once, {names[0]} to {names[-1]}")
+            yield Notice(f"{len(names)} files were found at once, {names[0]} to {names[-1]}")
         for name in names:
             if self._closed.is_set():
                 return
