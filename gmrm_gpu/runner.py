@@ -253,7 +253,7 @@ class Runner:
 
     def warnings(self, rates: tuple[float, ...]) -> list[str]:
         """What a reader of the results should know beforehand."""
-        config, found = self.config, list(self.movie.acquisition.notes)
+        config, found = self.config, list(self.movie.acquisition.sentences)
         found += [text for text in (self.survey.outliers, self.survey.zeros) if text is not None]
         found += [] if self.visited is None else self.visited.remarks()
         if isinstance(self.engine, GenericEngine) and self.engine.no_kernels:

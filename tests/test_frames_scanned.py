@@ -137,7 +137,7 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     positions.write_text("0,0,1.5\n0,1,1.6\n")
     assert "has 3 columns" in refusal(path)
     assert "open the .mrc file beside it" in refusal(positions)
-    assert "open the .mrc file beside it" in refusal(tmp_path)
+    assert "a_movie.mrc holds 6 images; give files of one image, or one stack" in refusal(tmp_path)
     positions.write_text("0,0\n0,0.5\n")
     assert "y with a fraction" in refusal(path)
     assert "holds one signal" in refusal(path, signal=1)

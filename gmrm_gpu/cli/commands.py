@@ -127,7 +127,7 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
     print(f"grey levels  {levels}, {distinct} distinct in one frame{part}")
     print(f"pixel size   {'unknown; give --pixel-size' if size is None else f'{size:g} um'}")
     print(f"frame time   {'unknown; give --frame-time' if interval is None else f'{interval:g} s'}")
-    for text in movie.acquisition.notes:
+    for text in movie.acquisition.sentences:
         print(f"note         {text}")
     _print_memory(movie, config)
 

@@ -33,7 +33,7 @@ def run_thin(args: argparse.Namespace, console: Console) -> None:
     print(
         f"written: {out}, {size / 1e6:.3g} MB, {100 * size / whole:.3g} % of the {whole / 1e6:.3g} MB of whole frames"
     )
-    for text in movie.acquisition.notes:
+    for text in movie.acquisition.sentences:
         console.note(text)
 
 

@@ -26,7 +26,7 @@ class Acquisition:
     pixel_size_um : side of a (square) pixel, micrometres. frame_time_s : seconds from one frame number to the next.
     times_s : (T,) time of each frame where they are not evenly spaced; ascending.
     detector : name of the detector or camera. bit_depth : bits that a grey level really has.
-    notes : sentences for the user about what the reader found: frames that are missing, a calibration not used.
+    notes : for the user, what the reader found: frames that are missing, a calibration not used.
     """
 
     pixel_size_um: float | None = None
@@ -35,6 +35,11 @@ class Acquisition:
     detector: str | None = None
     bit_depth: int | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The notes with a capital and a full stop, whichever reader wrote them."""
+        return tuple(n[:1].upper() + n[1:] + ("" if n.endswith((".", "?", "!")) else ".") for n in self.notes)
 
 
 @dataclass(frozen=True)

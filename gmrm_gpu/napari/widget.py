@@ -116,8 +116,8 @@ class AnalyzeLayer(QWidget):
         except ValueError as error:  # GmrmError of input and settings are of this kind too
             self.message.setText(str(error))
             return
-        first = ["the first time, functions are compiled, which takes a minute"] if self.result is None else []
-        self.message.setText("; ".join([f"analysing {layer.name}", *first, *movie.acquisition.notes]))
+        first = ["The first time, functions are compiled, which takes a minute."] if self.result is None else []
+        self.message.setText(" ".join([f"Analysing {layer.name}.", *first, *movie.acquisition.sentences]))
         self._run(lambda: analyze(movie, config, progress=self._tick), lambda result: self._add(result, layer, movie))
 
     def write(self, folder: str) -> None:
