@@ -239,7 +239,8 @@ class CausalModel:
         change = free = (carried.now.drift - before.drift)[0, 0, :]
         if self.config.drift > 0:
             _, loose = walk_precision(self.basis.n_terms, self.config.drift, self.backend)
-            information = self._information(carried.now, sums)[0] + loose * xp.eye(loose.shape[0], dtype=loose.dtype)
+            eye = xp.eye(loose.shape[0], dtype=loose.dtype, device=self.backend.device)
+            information = self._information(carried.now, sums)[0] + loose * eye
             held_back = xp.linalg.solve(predicted, change[:, None])
             free = change + xp.linalg.solve(information, held_back)[:, 0]
         count, deviation = host(sums.resp)[0, :, 0], host(sums.dev)[0, :, 0]
