@@ -187,7 +187,7 @@ class FolderSource(Source):
         before, now = self.acquisition.pixel_size_um, movie.pixel_size_um
         if now is not None and before is not None and abs(now / before - 1) > 1e-3:
             yield Notice(f"{name} has pixels of {now:g} um, the files before {before:g} um; {before:g} um is used")
-        for text in movie.acquisition.notes:
+        for text in movie.acquisition.sentences:
             yield Notice(f"{name}: {text}")
         known = movie.acquisition
         for t, content in enumerate(frames):

@@ -58,7 +58,7 @@ class PlaybackSource(Source):
 
     def __iter__(self) -> Iterator[Arrival | Notice]:
         movie = self._movie
-        for text in movie.acquisition.notes:
+        for text in movie.acquisition.sentences:
             yield Notice(text)
         for t, number in enumerate(movie.frame_numbers.tolist()):
             if self._after is not None and number <= self._after:
