@@ -438,6 +438,13 @@ def test_order_counts_on_where_a_sender_starts_again():
     assert sum(n.n_dropped for n in notices) == 1
 
 
+def test_order_does_not_take_a_wild_number_for_lost_frames():
+    found, notices = split(Orderly(stream((0, None), (2**50, None), (2**50 + 2, None))))
+    assert [a.number for a in found] == [0, 1, 3]
+    assert [n.n_dropped for n in notices] == [0, 1]
+    assert notices[0].text.startswith(f"frame numbers jumped from 0 to {2**50}")
+
+
 def test_order_keeps_time_ascending_whatever_the_clock_does():
     found, notices = split(Orderly(stream((0, 1.0), (1, 2.0), (2, 1.5), (3, 2.5), (4, None), (5, 4.5))))
     assert [a.time_s for a in found] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]

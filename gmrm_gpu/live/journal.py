@@ -72,7 +72,7 @@ def record_type(n_components: int, n_terms: int) -> np.dtype:
     """Type of the records of ``frames.bin``; ``crc`` is that of the bytes before it."""
     k = (n_components,)
     fields: list[tuple[Any, ...]] = [(name, "<i8") for name in _WHOLES]
-    fields += [("time_s", "<f8"), *((name, "<f8") for name in _REALS), ("status", "u1")]
+    fields += [("n_dropped", "<i8"), ("time_s", "<f8"), *((name, "<f8") for name in _REALS), ("status", "u1")]
     fields += [("weights", "<f8", k), ("means", "<f8", k), ("sigmas", "<f8", k), ("coef", "<f8", (n_terms,))]
     fields += [("log_likelihood", "<f8"), ("n_iter", "<i8"), ("fit_samples", "<i8"), ("fit_status", "u1")]
     fields += [("foreground", "u1", k), ("labels_at", "<i8"), ("labels_bytes", "<i8"), ("labels_crc", "<u4")]
@@ -134,8 +134,10 @@ class Journal:
         os.truncate(folder / "labels.bin", end)
         return Journal(folder, subject, valid, len(records), end)
 
-    def add(self, frame: LiveFrame) -> None:
+    def add(self, frame: LiveFrame, n_dropped: int = 0) -> None:
         """Write one frame: its labels, then its record, then its alarms.
+
+        n_dropped : frames that were lost so far.
 
         Raises
         ------
@@ -146,7 +148,7 @@ class Journal:
         record = np.zeros((), self._type)
         for name in (*_WHOLES, *_REALS):
             record[name] = getattr(frame, name)
-        record["index"] = self.n_frames
+        record["index"], record["n_dropped"] = self.n_frames, n_dropped
         record["time_s"] = np.nan if frame.time_s is None else frame.time_s
         record["status"], record["foreground"] = int(frame.status), frame.foreground
         fit = frame.fit

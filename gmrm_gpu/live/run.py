@@ -100,13 +100,13 @@ class LiveRun:
         self._new_analysis, self._new_page, self._say, self._watch = new_analysis, new_page, say, watch
         self._analysis: Analysis | None = None
         self._page: Page | None = None
-        self._recorded = -1
+        self._recorded, self.n_dropped = -1, 0
         self._stop = threading.Event()
         self._mailbox = Mailbox(waits=source.waits)
         self._order = Orderly(source, frame_time_s=plan.config.quantity.frame_time_s, after=self._resume(load_analysis))
         self._error: BaseException | None = None
         self._reader = threading.Thread(target=self._read, name="gmrm-live-reader", daemon=True)
-        self.notices, self.n_dropped = NoticeBook(), 0
+        self.notices = NoticeBook()
         self.n_frames = 0 if journal is None else journal.n_frames
         self._n_now, self._visited = 0, 0.0
         self._latency_ms: deque[float] = deque(maxlen=_LATENCIES)
@@ -121,7 +121,7 @@ class LiveRun:
         if self.journal is None or self.journal.n_frames == 0:
             return None
         records = read_records(self.journal.folder, self.journal.subject)
-        self._recorded = int(records["number"][-1])
+        self._recorded, self.n_dropped = int(records["number"][-1]), int(records["n_dropped"][-1])
         saved = saved_state(self.journal.folder, records)
         if saved is not None and load_analysis is not None:
             self._analysis = load_analysis(saved[0])
@@ -151,10 +151,11 @@ class LiveRun:
         """
         self._reader.start()
         try:
-            while self._more():
-                self._take()
-        except Closed:
-            pass
+            with suppress(Closed):
+                while self._more():
+                    self._take()
+            if self.journal is not None and self._analysis is not None:
+                self.journal.save_state(self._analysis)
         finally:
             self._end()
         if self._error is not None:
@@ -211,8 +212,6 @@ class LiveRun:
         with suppress(KeyboardInterrupt):
             self._reader.join(10.0)
         if self.journal is not None:
-            if self._analysis is not None and self._error is None:
-                self.journal.save_state(self._analysis)
             self.journal.close()
         self._publish(None, ended=True)
 
@@ -259,7 +258,7 @@ class LiveRun:
 
     def _finish_frame(self, found: LiveFrame) -> None:
         assert self.journal is not None
-        self.journal.add(found)
+        self.journal.add(found, self.n_dropped)
         self.n_frames, self._n_now = self.n_frames + 1, self._n_now + 1
         self._visited += found.visited_share
         self._latency_ms.append(1e3 * found.latency_s)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 
 from .arrival import Arrival, Notice
 
+MOST_LOST = 100_000
+"""Numbers further ahead than that are of another series; not so many frames were lost."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -66,12 +69,11 @@ class Orderly:
         if self._last is None:
             return raw, []
         last, number, notices = self._last.number, raw + self._number_shift, []
-        if number <= last:
+        if not last < number <= last + MOST_LOST:
             self._number_shift = last + 1 - raw
-            text = (
-                f"frame numbers went back from {last} to {number} (a new series?); they are counted on from {last + 1}"
-            )
-            return last + 1, [Notice(text)]
+            went = "went back" if number <= last else "jumped"
+            jump = f"frame numbers {went} from {last} to {number} (a new series?)"
+            return last + 1, [Notice(f"{jump}; they are counted on from {last + 1}")]
         lost = number - last - 1 - told
         if lost > 0:
             which = (
