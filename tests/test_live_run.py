@@ -639,6 +639,20 @@ def test_the_sender_for_digitalmicrograph_sends_its_pattern(work):
     assert [a.number for a in found] == list(range(5))
 
 
+def test_the_sender_says_when_nobody_listens(monkeypatch):
+    need("zmq")
+    from gmrm_gpu.examples import digitalmicrograph_sender as sender
+
+    monkeypatch.setattr(sender, "PATIENCE_S", 0.05)
+    said = []
+    frames = [(FRAMES[0], None)] * 5
+    assert sender.send_all(frames, "tcp://127.0.0.1:1", say=said.append) == (0, 5)
+    assert said[0] == "nobody listens at tcp://127.0.0.1:1 yet: start `gmrm-gpu live zmq` there"
+    assert said[-1] == "0 frames sent, 5 lost"
+    with pytest.raises(ValueError, match="show a grey image"):
+        sender.send_frame(None, np.zeros((2, 3, 3)), 0)
+
+
 class Image:
     """What the sender uses of an image of DigitalMicrograph."""
 

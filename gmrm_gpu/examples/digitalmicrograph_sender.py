@@ -39,6 +39,7 @@ N_FRAMES = None  # stop after so many; None: until the image is closed or the sc
 LENGTHS_UM = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3, "pm": 1e-6, "Å": 1e-4, "A": 1e-4}
 TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 POLL_S = 0.005
+PATIENCE_S = 3  # to find the other side, at the start
 WAITING = 16  # frames that may wait in this computer's memory where the other side is slow
 
 
@@ -124,8 +125,11 @@ def send_all(frames, address, n_frames=None, frame_time_s=None, detector=None, s
     context = zmq.Context()
     socket = context.socket(zmq.PUSH)
     socket.setsockopt(zmq.SNDHWM, WAITING)
+    socket.setsockopt(zmq.IMMEDIATE, 1)  # without a listener a frame is lost, and said to be
     socket.setsockopt(zmq.LINGER, 5000)  # milliseconds that the last frames have to leave
     socket.connect(address)
+    if not socket.poll(1000 * PATIENCE_S, zmq.POLLOUT):
+        say(f"nobody listens at {address} yet: start `gmrm-gpu live zmq` there")
     sent, started = [0, 0], time.perf_counter()
     try:
         for number, (pixels, size) in enumerate(frames):
