@@ -527,6 +527,27 @@ def test_a_large_stack_is_not_read_to_open_it(tmp_path: Path) -> None:
     assert len(movie) == 200_000
     assert movie.frame(123_456)[0, 0] == 0x0201
     assert not movie.frame(7).any()
+    path.unlink()
+
+
+def test_one_frame_of_a_large_hdf5_stack_is_read_alone(tmp_path: Path) -> None:
+    axes = [("time", "[s]", 0.5), ("y", "[n_m]", 2.0), ("x", "[n_m]", 2.0)]
+    path = write_berkeley(tmp_path / "a.emd", np.zeros((2, 512, 512), np.uint16), axes)
+    with h5py.File(path, "r+") as file:
+        group = file["data/movie"]
+        del group["data"], group["dim1"]
+        stack = group.create_dataset("data", (20_000, 512, 512), np.uint16)  # 10 GB in one piece, of which one is there
+        try:
+            stack[12_345] = 7
+        except OSError:
+            pytest.skip("the file system has no files with holes")
+        dim = group.create_dataset("dim1", data=0.5 * np.arange(20_000))
+        dim.attrs["name"], dim.attrs["units"] = "time", "[s]"
+    movie = open_movie(path)
+    assert (len(movie), movie.frame_time_s) == (20_000, um(0.5))
+    assert (movie.frame(12_345) == 7).all()
+    assert not movie.frame(12_344).any()
+    path.unlink()
 
 
 def test_without_rosettasciio_the_command_to_install_it_is_named(
