@@ -325,6 +325,29 @@ def test_repeated_notices_are_said_ever_more_rarely():
     assert (book.n_all, len(book.texts)) == (101, 50)
 
 
+def test_the_first_frame_is_looked_at(tmp_path):
+    dark = FRAMES[0].copy()
+    dark[:4] = 0
+    dark[5, 5] = 255
+    run = make_run(Listed([Arrival(dark, SHAPE, 0), Arrival(FRAMES[0] * 0 + 9, SHAPE, 1)]), tmp_path)
+    run.run()
+    assert [text[:34] for text in run.notices.texts] == ["Frame 0 is exactly 0 in 33.3 % of "]
+    shutil.rmtree(tmp_path / "r.live")
+    run = make_run(Listed([Arrival(FRAMES[0] * 0 + 9, SHAPE, 0)]), tmp_path)
+    run.run()
+    assert list(run.notices.texts) == ["frame 0 has only 1 distinct grey level for 2 components: is the beam on?"]
+    shutil.rmtree(tmp_path / "r.live")
+    few = CONFIG.with_rate(0.02)
+    with pytest.raises(InputError, match=r"frame 0 has 4 samples, which .* use a --rate of at least 0\.052"):
+        make_run(Listed(arrivals()), tmp_path, config=few).run()
+    seen = Visits(np.arange(3, dtype=np.int32), np.ones(3, np.uint8))
+    with pytest.raises(InputError, match=r"frame 0 has 3 samples, .* visit more pixels"):
+        make_run(Listed([Arrival(seen, SHAPE, 0)]), tmp_path).run()
+    with pytest.raises(InputError, match="too small for a trend"):
+        make_run(Listed([Arrival(FRAMES[0][:1], (1, 16), 0)]), tmp_path, config=CONFIG.with_rate(1.0)).run()
+    assert entries(tmp_path) == []
+
+
 # -- journal --------------------------------------------------------------------------------------------------------
 
 

@@ -275,7 +275,8 @@ def _written(
 def _warnings(run: LiveRun) -> list[str]:
     if not run.n_dropped:
         return []
-    return [f"{run.n_dropped} frames were lost, dropped or left out; notices.txt says which and why."]
+    was = "was" if run.n_dropped == 1 else "were"
+    return [f"{say.count(run.n_dropped, 'frame')} {was} lost, dropped or left out; notices.txt says which and why."]
 
 
 def _tell_what_is_kept(run: LiveRun) -> None:
@@ -301,6 +302,7 @@ def _print(result: AnalysisResult, out: Path, failure: str | None, args: argpars
     print(f"written: {out}")
     if not args.no_report:
         print(f"report: {(out / 'report.html').resolve()}")
+    note(console, say.fit_note(result.status))
     for warning in result.provenance["warnings"]:
         console.note(warning)
     note(console, say.calibration_note(result.scale, result.time_s, result.config))

@@ -17,6 +17,7 @@ import numpy as np
 from ..config import AnalysisConfig
 from ..errors import InputError
 from ..frames.movie import Visits, size_text
+from .first import look_at_first
 from .journal import Journal, Subject, read_records, saved_state
 from .mailbox import Closed, Mailbox, spans
 from .sources import Arrival, Notice, Orderly, Place, Source
@@ -219,7 +220,10 @@ class LiveRun:
 
     def _frame(self, arrival: Arrival) -> None:
         if self._analysis is None:
+            remarks = look_at_first(arrival, self.source.valid, self.plan.config)
             self._analysis = self._new_analysis(arrival, self.source)
+            for text in remarks:
+                self._notice(Notice(text))
         if self.journal is None:
             self._begin(arrival, self._analysis)
         if self._page is None and self.journal is not None:
