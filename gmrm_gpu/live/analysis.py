@@ -247,10 +247,10 @@ class LiveAnalysis:
         if proposal.carried is None:
             return False
         self.next_fit = max(self.next_fit, next_fit(started))
-        self.model.adopt(proposal, self.past.latest[:-1])
+        others = self.model.adopt(proposal, self.past.latest[:-1])
         self.common = proposal.fit.common
         self.candidates = movie_foreground(proposal.fit, self.config.phases)[0]
-        self.foreground = np.zeros_like(self.candidates)
+        self.foreground = np.zeros_like(self.candidates) if others else self.foreground & self.candidates
         return True
 
     def new_model(self, rate: float, sigma_floor: float) -> CausalModel:

@@ -13,8 +13,9 @@ from ..mixture.causal import Proposal
 
 AT_ONCE = 16
 """Up to so many frames a fit is waited for: it is short, and the next frame needs it."""
-GROWTH, LONGEST = 1.25, 512
-"""The model is fitted anew when there are so many times the frames of the last time, or so many frames more."""
+GROWTH, GROWTH_LATER, LATER, LONGEST = 1.25, 1.5, 32, 512
+"""The model is fitted anew when there are so many times the frames of the last time, the second from `LATER` frames on,
+or so many frames more."""
 _DELAY = 8
 """A fit to n frames is adopted n / 8 frames later."""
 
@@ -24,7 +25,8 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def next_fit(n_seen: int) -> int:
     """Number of frames at which to fit after a fit to `n_seen`."""
-    return max(n_seen + 1, min(math.ceil(GROWTH * n_seen), n_seen + LONGEST))
+    growth = GROWTH if n_seen < LATER else GROWTH_LATER
+    return max(n_seen + 1, min(math.ceil(growth * n_seen), n_seen + LONGEST))
 
 
 class Refit:

@@ -35,6 +35,8 @@ SETTLED = 0.01
 """Change of the deviation in the last of them, standardised, above which it has not settled."""
 FEW, USUAL = 30.0, 0.3
 """Samples below which a component's mean in a frame is not looked at; weight of a frame in the running means."""
+ALIKE = 0.3
+"""Parts of a sigma by which the means of two fits to the past may differ while their components count as the same."""
 START_TOL, FIT_ITER = 1e-6, 32
 """Tolerance of the start of a fit to the past, and its most iterations: what is left the coming frames settle."""
 
@@ -168,16 +170,42 @@ class CausalModel:
         )
         return Proposal(found, carried)
 
-    def adopt(self, proposal: Proposal, latest: list[Frame]) -> None:
-        """Go on from a fit; `latest`, the frames just past, are gone through once more for maps and deviation.
+    def adopt(self, proposal: Proposal, latest: list[Frame]) -> bool:
+        """Go on from a fit; whether its components are other ones than before.
 
-        The present frame must not be among them: its own samples would vote for it.
+        Where they are the same, what was learned of places and of the present frame stays. Where not, the frames just
+        past, `latest`, are gone through once more. The present frame must not be among them: its own samples would
+        vote for it.
         """
         assert proposal.carried is not None, "a fit without parameters cannot be adopted"
-        self.carried = replace(proposal.carried)
+        before, new = self.carried, replace(proposal.carried)
+        self.carried = new
+        if before is not None and _alike(before, new, self.backend):
+            new.now = self._in_units_of(before, new)
+            new.held, new.usual, new.evidence = before.held, before.usual, before.evidence
+            return False
         for values, positions in latest:
-            samples, cells = self._samples(values, positions, self.carried)
-            self._judge(self.carried, samples, cells)
+            samples, cells = self._samples(values, positions, new)
+            self._judge(new, samples, cells)
+        return True
+
+    def _in_units_of(self, old: Carried, new: Carried) -> MovieParameters:
+        """The new common parameters with the deviation that makes of them what the latest frame was by the old."""
+        xp, host, k = self.backend.xp, self.backend.to_host, self.layout.n_components
+        theta = host(self._steps(old).theta(old.now, own_weights=False))[0]
+        means = (theta[k : 2 * k] * old.scale + old.centre - new.centre) / new.scale
+        weights = host(old.now.weights)[0, 0] * host(new.now.alive)[0]
+        pivot = float(new.now.pivot[0, 0])
+        # Offset and contrast by least squares; with fewer than two components there is no contrast to see.
+        design = np.stack([np.ones(k), host(new.now.means)[0] - pivot], axis=1)
+        root = np.sqrt(weights)[:, None]
+        offset, gain = np.linalg.lstsq(design * root, (means - pivot) * root[:, 0], rcond=1e-6)[0]
+        if (weights > 0).sum() < 2:
+            offset, gain = float(weights @ (means - host(new.now.means)[0])), 1.0
+        gain = min(max(gain, 1.0 / MOST_CONTRAST), MOST_CONTRAST)
+        coef = theta[3 * k :] * old.scale / new.scale - host(new.now.coef)[0]
+        drift = self.backend.asarray(np.concatenate([coef, [offset, gain - 1.0]]) * (self.config.drift > 0))
+        return replace(new.now, drift=xp.reshape(drift, (1, 1, -1)), weights=old.now.weights)
 
     def _sums(self, model: MovieModel) -> Moments:
         """Sums over the whole sample of the past, about the common parameters."""
@@ -435,6 +463,17 @@ class CausalModel:
         dev = sums.dev / g ** self.backend.asarray(1.0 + (np.arange(q + 1) > 0))
         parts = (sums.log_likelihood, resp, dev, sums.square / gain[:, None] ** 2)
         return Moments(*(xp.sum(part, axis=0, keepdims=True) for part in parts))
+
+
+def _alike(old: Carried, new: Carried, backend: Backend) -> bool:
+    """Whether the components of two fits are the same ones, in the same order."""
+    host = backend.to_host
+    alive = host(old.now.alive)[0]
+    if not np.array_equal(alive, host(new.now.alive)[0]):
+        return False
+    sigma = np.minimum(host(old.now.sigmas)[0] * old.scale, host(new.now.sigmas)[0] * new.scale)
+    means = [host(c.now.means)[0] * c.scale + c.centre for c in (old, new)]
+    return bool((np.abs(means[0] - means[1]) < ALIKE * sigma)[alive].all())
 
 
 def _status(alive: np.ndarray, moved_by: float) -> FitStatus:
