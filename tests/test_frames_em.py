@@ -434,7 +434,7 @@ def test_berkeley_files_are_upright_whatever_the_order_of_their_axes(tmp_path: P
         movie = open_movie(write_berkeley(tmp_path / f"a{order}.emd", STACK.transpose(order), axes))
         np.testing.assert_array_equal(read_all(movie), STACK)
         assert (movie.pixel_size_um, movie.frame_time_s) == (um(0.002), um(0.5))
-    movie = open_movie(write_berkeley(tmp_path / "b.emd", STACK[0], [y, x]))
+    movie = open_movie(write_berkeley(tmp_path / "b.de5", STACK[0], [y, x]))  # Direct Electron's name for the format
     np.testing.assert_array_equal(movie.frame(0), STACK[0])
     nameless = [("a", "", 1.0), ("b", "", 1.0), ("c", "", 1.0)]
     with pytest.raises(InputError, match=r"axes of unknown meaning \('c', 'b', 'a'\)"):
@@ -490,6 +490,13 @@ def test_colour_needs_to_be_asked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"in colour; give --luminance .luminance=True. to turn it into grey$"):
         open_movie(path)
     grey = np.rint(0.299 * (STACK % 200)).astype(np.uint8)
+    # DigitalMicrograph packs blue, green, red and alpha into four bytes, type 23.
+    image = dm_image((STACK[0] % 200).astype(np.int32) << 16)
+    image["ImageData"]["DataType"] = 23
+    red = write_dm4(tmp_path / "a.dm4", image)
+    with pytest.raises(InputError, match="in colour; give --luminance"):
+        open_movie(red)
+    np.testing.assert_array_equal(open_movie(red, luminance=True).frame(0), grey[0])
     np.testing.assert_array_equal(read_all(open_movie(path, luminance=True)), grey)
 
 
