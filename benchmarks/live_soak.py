@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.record import rounded, stamp
 from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, MixtureConfig
 from gmrm_gpu.live.analysis import LiveAnalysis
@@ -23,9 +25,6 @@ from gmrm_gpu.live.journal import read_records
 from gmrm_gpu.live.page import LivePage
 from gmrm_gpu.live.run import LiveRun, Plan
 from gmrm_gpu.live.sources.simulation import SimulationSource
-
-SETTLED = 0.1
-"""Part of the run after which memory is said to have settled: fits, buffers and caches are there by then."""
 
 
 def resident_mb() -> float:
@@ -46,7 +45,11 @@ def soak(
     page: bool = True,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Run for so many frames, or so long; memory in MB once settled, at the end, and at most, frames and drops."""
+    """Run for so many frames, or so long: memory, frames and drops.
+
+    Memory, MB, is the median over a tenth of the run: settled the second tenth, when fits, buffers and caches are there,
+    and end the last.
+    """
     work = Path(tempfile.mkdtemp(prefix="soak")) if folder is None else folder
     config = AnalysisConfig(MixtureConfig(3), correction=CorrectionConfig(radius=5.0)).with_rate(rate)
     memory: list[tuple[float, float, int]] = []
@@ -54,7 +57,7 @@ def soak(
 
     def watch(frame: Any, state: Any) -> None:
         passed = time.monotonic() - started
-        if frame is not None and state.n_frames % 50 == 0:
+        if frame is not None and state.n_frames % 10 == 0:
             part = max(passed / seconds if seconds else 0.0, state.n_frames / frames if frames else 0.0)
             memory.append((part, resident_mb(), state.n_frames))
         if seconds is not None and passed > seconds:
@@ -81,8 +84,9 @@ def soak(
     finally:
         if folder is None:
             shutil.rmtree(work)
-    settled = next((mb for part, mb, _ in memory if part >= SETTLED), memory[0][1])
-    end = memory[-1][1]
+    tenths = [[mb for part, mb, _ in memory if i <= 10 * part < i + 1 or (i == 9 and part >= 1)] for i in range(10)]
+    medians = [float(np.median(tenth)) if tenth else float("nan") for tenth in tenths]
+    settled, end = medians[1], medians[9]
     return {
         "size": list(size),
         "rate": rate,
@@ -97,6 +101,7 @@ def soak(
         "resident_mb_settled": settled,
         "resident_mb_end": end,
         "resident_mb_most": max(mb for _, mb, _ in memory),
+        "resident_mb_tenths": [round(mb, 2) for mb in medians],
         "growth_percent": 100 * (end / settled - 1),
     }
 

@@ -429,7 +429,7 @@ def test_damaged_journals_are_refused_in_words(tmp_path):
 
 
 def test_pictures_stay_few_and_evenly_spread_however_long_the_run(tmp_path):
-    subject = Subject("s", "s", SHAPE, "uint8", CONFIG, Source.acquisition, 192, None, False, "r")
+    subject = Subject("s", "s", SHAPE, "uint8", CONFIG, Source.acquisition, 192, None, False, {})
     journal = Journal.create(tmp_path / "j", subject)
     for n in range(200):
         journal.add(live_frame(n, FRAMES[n % 30]))
@@ -529,7 +529,9 @@ def test_live_writes_the_files_of_analyze_and_two_more(work, capsys):
         (live("nowhere"), "does not exist"),
         (live("movie.npy", "--size", "20x20"), "--size is about the simulation"),
         (live("movie.npy", "--simulate", "0fps"), "not frames per second"),
-        (live("--resume", "."), "leave out"),
+        (live("--resume", "."), "leave out n_components, trend, rate"),
+        (["live", "--resume", ".", "--crop", "0:9,0:9"], "leave out crop"),
+        (["live", "movie.npy", "--resume", "."], "leave out movie"),
         (["live", "--resume", "."], "holds no journal"),
     ],
 )
@@ -579,18 +581,22 @@ def test_a_signal_stops_the_run_which_then_writes(work, number):
     assert entries() == ["movie.npy", "s", "truth.npy"]
 
 
-def test_a_killed_run_is_resumed_and_ends_as_an_undisturbed_one(work, capsys):
+def test_a_killed_run_is_resumed_and_ends_as_an_undisturbed_one(work, monkeypatch):
     need("tifffile")
     battery = EndlessBattery((24, 32), cycle=100, seed=1, n_empty=2)
     np.save("long.npy", np.stack([battery.frame(n) for n in range(120)]))
-    process = start(*live("long.npy", "--out", "s"))
+    Path("elsewhere").mkdir()
+    reading = ("--crop", "0:20,4:30", "--clip", "20,200")
+    process = start(*live("long.npy", *reading, "--out", "s"))
     wait_for_frames("s.live", 5, process)
     process.kill()
     process.communicate(timeout=10)
     n_before = len(read_records(Path("s.live"), read_subject(Path("s.live"))[0]))
     assert 5 <= n_before < 120, "killed too late to be a test"
-    assert main(["live", "--resume", "s.live", "--no-page", "--no-report"]) == 0
-    assert main(live("long.npy", "--out", "t")) == 0
+    monkeypatch.chdir("elsewhere")
+    assert main(["live", "--resume", "../s.live", "--no-page", "--no-report"]) == 0
+    monkeypatch.chdir("..")
+    assert main(live("long.npy", *reading, "--out", "t")) == 0
     rows, undisturbed = rows_of("s/growth.csv"), rows_of("t/growth.csv")
     assert [int(row["frame"]) for row in rows] == list(range(120))
     assert rows == undisturbed

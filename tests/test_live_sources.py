@@ -204,6 +204,10 @@ def test_folder_new_only_and_burst(tmp_path):
         path.rename(tmp_path / path.name)
     assert len(seen.wait(20)) == 20
     seen.close()
+    assert source.skipped == ("old.npy",)
+    again = watch(tmp_path, skip=source.skipped, after=17)  # as a run that is resumed
+    assert [a.number for a in again.wait(2)] == [18, 19]
+    again.close()
     assert not any("old" in i.text for i in seen.items if isinstance(i, Notice))
 
 

@@ -44,7 +44,7 @@ def run_live_command(args: argparse.Namespace, console: Console) -> None:
     plan, journal = _resumed(args) if args.resume else (_planned(args), None)
     known = {"overwrite": args.overwrite, "inputs": [*_input_files(args), plan.journal]}
     check_new_folder(plan.out, **known)
-    source = _open(args, plan, journal)
+    source = _open(plan, journal)
     shown = _Shown(args, console)
     run = LiveRun(
         source,
@@ -89,21 +89,40 @@ def _planned(args: argparse.Namespace) -> Plan:
     journal = out.with_name(out.name + SUFFIX)
     if journal.exists():
         raise OutputError(f"{journal} is an unfinished live run; go on with --resume {journal}, or remove it")
-    return Plan(args.movie, config, journal, out, args.frames, args.idle)
+    opening = {
+        "fps": args.simulate,
+        "reading": {name: _absolute(getattr(args, name)) for name in _READING},
+        "new_only": args.new_only,
+        "size": args.size,
+        "seed": config.sampling.seed if args.movie == SIMULATION else 0,
+    }
+    return Plan(_absolute(args.movie), config, journal, out, args.frames, args.idle, opening=opening)
+
+
+def _absolute(value: Any) -> Any:
+    """The path of a file or folder as it is seen from everywhere; anything else as it is."""
+    if isinstance(value, str) and value not in ("zmq", SIMULATION) and Path(value).expanduser().exists():
+        return str(Path(value).expanduser().resolve())
+    return value
 
 
 def _resumed(args: argparse.Namespace) -> tuple[Plan, Journal]:
+    own = ("movie", "config", "simulate", "size", "new_only", *_READING)
     given = [key.partition(".")[2] for key in vars(args) if "." in key]
-    if given or args.config:
-        raise ConfigError(f"--resume keeps the settings of its run; leave out {', '.join(given) or 'the settings'}")
+    given += [name for name in own if getattr(args, name) not in (None, False)]
+    if given:
+        raise ConfigError(f"--resume goes on with the source and settings of its run; leave out {', '.join(given)}")
     folder = Path(args.resume).expanduser()
     subject, _ = read_subject(folder)
-    out = Path(args.out or subject.out).expanduser()
+    out = folder.with_name(folder.name.removesuffix(SUFFIX)) if args.out is None else Path(args.out).expanduser()
+    if out == folder:
+        out = folder.with_name(f"{folder.name}_results")
     journal = Journal.resume(folder)
-    return Plan(args.movie or subject.source, subject.config, folder, out, args.frames, args.idle), journal
+    plan = Plan(subject.source, subject.config, folder, out, args.frames, args.idle, opening=subject.opening)
+    return plan, journal
 
 
-def _open(args: argparse.Namespace, plan: Plan, journal: Journal | None) -> Source:
+def _open(plan: Plan, journal: Journal | None) -> Source:
     if plan.most_frames == 0:
         return _Nothing()
     after = None
@@ -111,15 +130,7 @@ def _open(args: argparse.Namespace, plan: Plan, journal: Journal | None) -> Sour
         records = read_records(journal.folder, journal.subject)
         saved = saved_state(journal.folder, records)
         after = None if saved is None else int(records["number"][saved[1] - 1])
-    return open_source(
-        plan.source,
-        fps=args.simulate,
-        reading={name: getattr(args, name) for name in _READING},
-        new_only=args.new_only,
-        size=args.size or (journal.subject.shape if journal and plan.source == SIMULATION else None),
-        seed=plan.config.sampling.seed if plan.source == SIMULATION else 0,
-        after=after,
-    )
+    return open_source(plan.source, **plan.opening, after=after)
 
 
 class _Nothing(Source):

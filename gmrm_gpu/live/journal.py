@@ -43,7 +43,7 @@ class Subject:
     ----------
     source : what opens it again. name : for titles. shape, dtype : of every frame. config : the settings.
     acquisition : what is known of the recording. n_pixels : of a frame that are not excluded. origin_s : time of the
-        first frame on the source's clock. sampled : whether frames came sub-sampled. out : folder of the results.
+        first frame on the source's clock. sampled : whether frames came sub-sampled. opening : of `open_source`.
     """
 
     source: str
@@ -55,7 +55,7 @@ class Subject:
     n_pixels: int
     origin_s: float | None
     sampled: bool
-    out: str
+    opening: dict[str, Any]
 
     @property
     def pixel_size_um(self) -> float | None:

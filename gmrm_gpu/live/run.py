@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,7 +61,8 @@ class Plan:
     ----------
     source : opens the stream again. config : the settings. journal : folder of the journal. out : of the results.
     most_frames : frames to analyse now, then stop; None: all. idle_s : stop where no frame comes for so long; None:
-        never. state_every_s : seconds between two savings of the state.
+        never. state_every_s : seconds between two savings of the state. opening : options of `open_source`, as JSON holds
+        them, that open the stream again.
     """
 
     source: str
@@ -71,6 +72,7 @@ class Plan:
     most_frames: int | None = None
     idle_s: float | None = None
     state_every_s: float = STATE_EVERY_S
+    opening: dict[str, Any] = field(default_factory=dict)
 
 
 class LiveRun:
@@ -254,7 +256,7 @@ class LiveRun:
             n_pixels=analysis.n_pixels,
             origin_s=None if place.place is None else place.place.origin_s,
             sampled=isinstance(arrival.content, Visits),
-            out=str(plan.out),
+            opening={**plan.opening, "new_only": False, "skip": list(source.skipped)},
         )
         self.journal = Journal.create(plan.journal, subject, source.valid)
         for text in self.notices.texts:

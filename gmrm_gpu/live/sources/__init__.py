@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def open_source(
     fps: float | None = None,
     reading: dict[str, Any] | None = None,
     new_only: bool = False,
+    skip: Sequence[str] = (),
     size: tuple[int, int] | None = None,
     seed: int = 0,
     after: int | None = None,
@@ -36,7 +38,8 @@ def open_source(
     text : a folder; ``"zmq"``, ``"zmq:5600"`` or ``"zmq:tcp://127.0.0.1:5600"``, where senders connect to;
         ``"zmq-sub:tcp://microscope:5599"``, a publisher; a movie file; or ``"simulation"``.
     fps : frames per second of a movie (None: as fast as it is analysed) or of the simulation (None: 25).
-    reading : options of `open_movie` for files. new_only : of a folder, leave out what is there already.
+    reading : options of `open_movie` for files. new_only : of a folder, leave out what is there already;
+        skip : files of these names.
     size, seed : of the simulation. after : number of the last frame that is not wanted again, where it can replay.
 
     Raises
@@ -55,11 +58,11 @@ def open_source(
     given = [f"--{name.replace('_', '-')}" for name, value in (reading or {}).items() if value not in (None, False)]
     _refuse(bool(given) and (is_socket or simulated), f"{', '.join(given)} is about reading files")
     if simulated:
-        return SimulationSource(size or (256, 256), fps or 25.0, seed=seed, after=after)
+        return SimulationSource((256, 256) if size is None else (size[0], size[1]), fps or 25.0, seed=seed, after=after)
     if is_socket:
         return _socket(text)
     if is_folder:
-        return FolderSource(path, reading=_folder_options(reading or {}), new_only=new_only, after=after)
+        return FolderSource(path, reading=_folder_options(reading or {}), new_only=new_only, skip=skip, after=after)
     if not path.exists():
         raise InputError(f"{text} does not exist; give a folder, a movie file, zmq, or simulation")
     return PlaybackSource(open_movie(path, **(reading or {})), fps, after=after)

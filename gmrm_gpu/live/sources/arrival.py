@@ -57,6 +57,7 @@ class Source:
     replays : whether the same frames, with the same numbers, come again when it is opened again.
     acquisition : what is known of the recording, once the first frame has arrived.
     valid : (height, width) bool, False where a pixel is excluded; None: all may be used.
+    skipped : names of what was there before and is not wanted, of a folder.
     """
 
     name: str = "stream"
@@ -64,6 +65,7 @@ class Source:
     replays: bool = False
     acquisition: Acquisition = Acquisition()
     valid: np.ndarray | None = None
+    skipped: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Arrival | Notice]:
         raise NotImplementedError

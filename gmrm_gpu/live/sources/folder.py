@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ class FolderSource(Source):
     ----------
     folder : the folder; subfolders are looked at only in the trees of Gatan's in-situ cameras (``Hour_00/...``).
     reading : options of `open_movie` for every file, such as ``{"luminance": True}``.
-    new_only : leave out the files that are there already. after : number of the last frame that is not wanted again.
+    new_only : leave out the files that are there already. skip : names of files to leave out.
+    after : number of the last frame that is not wanted again.
     poll_s : seconds between two looks. patience_s : how long a file that cannot be read, or whose last rows are 0, is
         given after it was last written to; then it is left out, with a notice.
 
@@ -60,6 +61,7 @@ class FolderSource(Source):
         *,
         reading: dict[str, Any] | None = None,
         new_only: bool = False,
+        skip: Sequence[str] = (),
         after: int | None = None,
         poll_s: float = 0.2,
         patience_s: float = 10.0,
@@ -72,7 +74,8 @@ class FolderSource(Source):
         self._closed = threading.Event()
         self._suffix: str | None = None
         self._ignored: set[str] = set()
-        self._done: set[str] = set(self._names()) if new_only else set()
+        self.skipped = tuple(self._names() if new_only else skip)
+        self._done = set(self.skipped)
         self._pending: dict[str, _Pending] = {}
         self._last_name: str | None = None
         self._number, self._after = 0, -1 if after is None else after
