@@ -437,7 +437,7 @@ def test_berkeley_files_are_upright_whatever_the_order_of_their_axes(tmp_path: P
     movie = open_movie(write_berkeley(tmp_path / "b.de5", STACK[0], [y, x]))  # Direct Electron's name for the format
     np.testing.assert_array_equal(movie.frame(0), STACK[0])
     nameless = [("a", "", 1.0), ("b", "", 1.0), ("c", "", 1.0)]
-    with pytest.raises(InputError, match=r"axes of unknown meaning \('c', 'b', 'a'\)"):
+    with pytest.raises(InputError, match="its axes 'c', 'b', 'a' are not named time, y and x"):
         open_movie(write_berkeley(tmp_path / "c.emd", STACK, nameless))
     # No names, but one unit of time: rows and columns as stored.
     timed = [("a", "[m_s]", 250.0), ("b", "", 1.0), ("c", "", 1.0)]
@@ -459,6 +459,8 @@ def write_hspy(path: Path, signals: dict[str, tuple[np.ndarray, list[dict[str, A
             group.create_group("metadata/General").attrs["title"] = title
             group.create_group("metadata/Signal").attrs.update({"signal_type": "", **about})
             group.create_group("original_metadata")
+            camera = group.create_group("metadata/Acquisition_instrument/TEM/Detector/Camera")
+            camera.attrs["name"] = "OneView"
     return path
 
 
@@ -467,7 +469,7 @@ def test_hyperspy_files(tmp_path: Path) -> None:
     y, x = ({"name": name, "navigate": False, "scale": 0.5, "units": "um"} for name in "yx")
     movie = open_movie(write_hspy(tmp_path / "a.hspy", {"movie": (STACK, [time, y, x])}))
     np.testing.assert_array_equal(read_all(movie), STACK)
-    assert (movie.pixel_size_um, movie.frame_time_s) == (um(0.5), um(120))
+    assert (movie.pixel_size_um, movie.frame_time_s, movie.acquisition.detector) == (um(0.5), um(120), "OneView")
     place = {"name": "p", "navigate": True}
     four = {"scan": (STACK[:, None].repeat(2, 1), [place, place, y, x])}
     with pytest.raises(InputError, match=r"no movie, it holds scan .a scan with an image at each place, 4 x 2 x 5 x 7"):

@@ -205,7 +205,7 @@ def _time_first(inner: list[int], axes: list[dict[str, Any]]) -> tuple[tuple[int
         if len(hits) == 1:
             y, x = _upright([i for i in inner if i != hits[0]], axes, hits[0] == inner[-1])
             return (hits[0], y, x), "images"
-    return None, f"axes of unknown meaning ({', '.join(repr(name) for name in names)})"
+    return None, f"its axes {', '.join(repr(name) for name in names)} are not named time, y and x"
 
 
 def _upright(inner: list[int], axes: list[dict[str, Any]], swapped: bool = False) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import InputError
 from .axes import UNKNOWN, Axis, calibrated
 from .movie import Acquisition
+from .objects import detector_name
 from .stamps import stamped, told, velox_stamps
 
 _DETECTOR = (
@@ -91,9 +92,9 @@ def _lookup(tree: Any, keys: Iterable[str]) -> Any:
 
 
 def _detector(found: dict[str, Any]) -> str | None:
-    original, instrument = found.get("original_metadata", {}), found["metadata"].get("Acquisition_instrument", {})
-    names = [_lookup(original, keys) for keys in _DETECTOR]
-    names += [_lookup(instrument, ("TEM", "detector")), _lookup(instrument, ("TEM", "Detector", "name"))]
+    names = [_lookup(found.get("original_metadata", {}), keys) for keys in _DETECTOR]
+    instrument = found["metadata"].get("Acquisition_instrument", {})
+    names += [_lookup(instrument, ("TEM", "detector")), detector_name(instrument)]
     return next((str(name).strip() for name in names if isinstance(name, str) and name.strip()), None)
 
 

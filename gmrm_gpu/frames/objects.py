@@ -168,7 +168,7 @@ def _from_signal(signal: Any, luminance: bool) -> Movie:
     x, y = inner
     order = (time[0].index_in_array if time else None, y.index_in_array, x.index_in_array, None)
     axes = [_of_signal_axis(axis) if axis else UNKNOWN for axis in (*(time or [None]), y, x)]
-    acquisition = calibrated(*axes, detector=_detector(about.get("Acquisition_instrument", {})))
+    acquisition = calibrated(*axes, detector=detector_name(about.get("Acquisition_instrument", {})))
     return ObjectMovie(signal.data, order, name=name, luminance=luminance, acquisition=acquisition)
 
 
@@ -179,13 +179,13 @@ def _of_signal_axis(axis: Any) -> Axis:
     return axis_from_places(name, np.asarray(axis.axis), axis.units)
 
 
-def _detector(instrument: Any) -> str | None:
+def detector_name(instrument: Any) -> str | None:
     """The first name under a "Detector" or "Camera" in HyperSpy's tree of the instrument."""
     if not isinstance(instrument, Mapping):
         return None
     for key, value in instrument.items():
         if isinstance(value, Mapping):
-            found = _detector(value)
+            found = detector_name(value)
             named = next((str(v) for k, v in value.items() if str(k).lower() in ("name", "detector_type") and v), None)
             if key in ("Detector", "Camera") and (found or named):
                 return found or named
