@@ -47,8 +47,8 @@ def soak(
 ) -> dict[str, Any]:
     """Run for so many frames, or so long: memory, frames and drops.
 
-    Memory, MB, is the median over a tenth of the run: settled the second tenth, when fits, buffers and caches are there,
-    and end the last.
+    Memory, MB, is the median over a tenth of the run: settled the second, when fits, buffers and caches are there, and
+    end the last.
     """
     work = Path(tempfile.mkdtemp(prefix="soak")) if folder is None else folder
     config = AnalysisConfig(MixtureConfig(3), correction=CorrectionConfig(radius=5.0)).with_rate(rate)

@@ -61,8 +61,8 @@ class Plan:
     ----------
     source : opens the stream again. config : the settings. journal : folder of the journal. out : of the results.
     most_frames : frames to analyse now, then stop; None: all. idle_s : stop where no frame comes for so long; None:
-        never. state_every_s : seconds between two savings of the state. opening : options of `open_source`, as JSON holds
-        them, that open the stream again.
+        never. state_every_s : seconds between two savings of the state. opening : options of `open_source`, as
+        JSON holds them, that open the stream again.
     """
 
     source: str
