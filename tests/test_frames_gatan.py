@@ -195,6 +195,9 @@ def test_norpix_sequences_of_both_versions(tmp_path: Path) -> None:
     assert movie.frame_time_s is None
     assert movie.acquisition.times_s == pytest.approx([0, 0.04, 0.16, 0.2])
     assert "unevenly spaced in time, by 0.04 to 0.12 s" in notes(movie)
+    drift = np.cumsum([*[90] * 20, *[110] * 20]).tolist()  # never off by a fifth, but two steps late in the middle
+    movie = open_movie(write_seq(tmp_path / "d.seq", np.zeros((40, 6, 9), np.uint8), drift))
+    assert movie.acquisition.times_s == pytest.approx([(ms - drift[0]) / 1000 for ms in drift])
     movie = open_movie(write_seq(tmp_path / "c.seq", stack, [0, 0, 0, 0]))
     assert movie.frame_time_s == pytest.approx(0.04)
     assert "do not ascend" in notes(movie)

@@ -10,8 +10,8 @@ import numpy as np
 
 from .movie import Acquisition
 
-# Cameras stamp frames some per cent early or late; a frame left out is off by a whole step.
-_EVEN = 0.2
+# Cameras stamp frames some per cent early or late; a frame left out, or a rate that drifts, adds up to a whole step.
+_EVEN, _ADDED_UP = 0.2, 0.5
 _VELOX_STAMP = re.compile(rb'TimeStamp":\s*\{[^}]*?"value":\s*"?(\d+)')
 
 
@@ -26,8 +26,8 @@ def stamped(known: Acquisition, times_s: np.ndarray | None, resolution_s: float 
     Returns
     -------
     Acquisition
-        With `frame_time_s` where the frames are even to a fifth of a step, else with `times_s` from the first frame;
-        unchanged but for a note where the stamps do not ascend.
+        With `frame_time_s` where the frames are even to a fifth of a step and never half a step off, else with
+        `times_s` from the first frame; unchanged but for a note where the stamps do not ascend.
     """
     if times_s is None or len(times_s) < 2:
         return known
@@ -35,11 +35,12 @@ def stamped(known: Acquisition, times_s: np.ndarray | None, resolution_s: float 
     if not (steps > 0).all():
         why = f"they are kept to {resolution_s:g} s only" if resolution_s >= 1 else "they do not ascend"
         return told(known, f"the stored times of the frames are not used, {why}")
-    step = float(steps.mean())
-    if np.abs(steps - step).max() <= max(_EVEN * step, resolution_s):
+    step, times = float(steps.mean()), np.cumsum(np.append(0.0, steps))
+    astray = np.abs(times - step * np.arange(times.size)).max()
+    if np.abs(steps - step).max() <= max(_EVEN * step, resolution_s) and astray <= max(_ADDED_UP * step, resolution_s):
         return replace(known, frame_time_s=float(f"{step:.9g}"))
     note = f"the frames are unevenly spaced in time, by {steps.min():.6g} to {steps.max():.6g} s"
-    return told(replace(known, frame_time_s=None, times_s=np.cumsum(np.append(0.0, steps))), note)
+    return told(replace(known, frame_time_s=None, times_s=times), note)
 
 
 def told(known: Acquisition, *notes: str | None) -> Acquisition:
