@@ -58,8 +58,8 @@ def open_movie(
     ----------
     source : a file (.npy, .npz, .tif, .avi, .mp4, .mov, .gif, one .png or .jpg), one of an instrument (.dm3, .dm4,
         .emd, .ser, .emi, .mrc, .de5, .hspy, .tvips, .seq), a folder of images in natural order or as a Gatan in-situ
-        camera writes it, an array (time, height, width) or (height, width), a movie, or an object that holds one: a HyperSpy
-        signal, an xarray or dask array, a napari Image layer, a pims reader (`objects.movie_of_object`).
+        camera writes it, an array (time, height, width) or (height, width), a movie, or an object that holds one: a
+        HyperSpy signal, an xarray or dask array, a napari Image layer, a pims reader (`objects.movie_of_object`).
     frames : ``"10:200:2"``, a slice, or whole numbers; None: all. Counted from 0.
     crop : ``"y0:y1,x0:x1"`` in pixels; None: the whole frame.
     exclude : a bool or 0-1 array or an image file, nonzero where a pixel is not to be used (a burnt-in label, a
