@@ -9,9 +9,10 @@ import pytest
 from movie_cases import BACKENDS, ODD, SMALL, host, tiny
 from oracle import causal as oracle
 
-from gmrm_gpu.mixture.causal import CausalModel, leave_one_out
+from gmrm_gpu.mixture.causal import CausalModel
 from gmrm_gpu.mixture.drift import walk_precision
 from gmrm_gpu.mixture.maps import CellMaps
+from gmrm_gpu.mixture.neighbours import leave_one_out
 from gmrm_gpu.mixture.reservoir import BURST, N_FRAMES, N_LATEST, N_SAMPLES, Reservoir
 from gmrm_gpu.results import FitStatus
 

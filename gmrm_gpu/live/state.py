@@ -16,7 +16,7 @@ from ..backend import Backend
 from ..config import analysis_from_dict, config_to_dict
 from ..errors import InputError, OutputError
 from ..frames.movie import Acquisition
-from ..mixture.causal import Carried
+from ..mixture.causal_steps import Carried
 from ..mixture.moments import Moments
 from ..mixture.movie_steps import MovieParameters
 from ..mixture.reservoir import Frame, Reservoir
