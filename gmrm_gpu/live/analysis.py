@@ -31,6 +31,9 @@ from .update import Alarm, LiveFrame
 LEAST_PLACED, LEAST_SCORE = 0.25, 5.0
 """Correlation of a component's samples with their neighbours, and its standard deviations, that make it foreground by
 the rule ``auto``: what grows has a place, two components that share the noise of one phase are strewn over it."""
+MISFIT, LEAST_BETWEEN, MOST_FITS = 0.02, 4, 12
+"""Fall of a sample's log-likelihood (natural) since the latest fit that calls for the next one; frames between two, at
+least, and at least this part of all frames."""
 STRANGE, MOST_STRANGE = 3.0, 5
 """A frame whose samples are less likely by so much (natural log of each) shows something else, a closed shutter say: it
 has no share and nothing is learned from it, until so many came one after the other."""
@@ -118,6 +121,8 @@ class LiveAnalysis:
         self.refit: Refit | None = None
         self.charts = ControlCharts()
         self.n_strange, self.repeats = 0, False
+        self.fit_level: float | None = None
+        self.last_fit = 0
         self.model: CausalModel | None = None
         self.common = _no_fit(self.config, 0)
         self.candidates = self.foreground = np.zeros(self.config.mixture.n_components, dtype=bool)
@@ -247,11 +252,22 @@ class LiveAnalysis:
         if proposal.carried is None:
             return False
         self.next_fit = max(self.next_fit, next_fit(started))
+        self.fit_level, self.last_fit = None, n_seen
         others = self.model.adopt(proposal, self.past.latest[:-1])
         self.common = proposal.fit.common
         self.candidates = movie_foreground(proposal.fit, self.config.phases)[0]
         self.foreground = np.zeros_like(self.candidates) if others else self.foreground & self.candidates
         return True
+
+    def _look_for_misfit(self) -> None:
+        """Fit anew where samples have become less likely since the latest fit: something may be there that it lacks."""
+        assert self.model is not None
+        level = self.model.likelihood_level
+        if self.fit_level is None:
+            self.fit_level = level
+        enough = self.past.n_seen - self.last_fit >= max(LEAST_BETWEEN, self.past.n_seen // MOST_FITS)
+        if enough and self.fit_level - level > MISFIT:
+            self.next_fit = min(self.next_fit, self.past.n_seen + 1)
 
     def new_model(self, rate: float, sigma_floor: float) -> CausalModel:
         """The causal fit of this stream; see there."""
@@ -298,6 +314,7 @@ class LiveAnalysis:
         if seen is None or self.model is None:
             return None
         self._decide()
+        self._look_for_misfit()
         fit, order = self.model.frame_fit(seen, arrived.values.size)
         best = self.phase_of[self.backend.to_host(seen.best)]
         self.repeats |= arrived.n_distinct < arrived.values.size

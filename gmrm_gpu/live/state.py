@@ -141,7 +141,7 @@ def unpack_carried(meta: dict[str, Any], arrays: dict[str, np.ndarray], backend:
     return Carried(**parts, centre=meta["centre"], scale=meta["scale"])
 
 
-_PLAIN = ("index", "first_time_s", "next_fit", "n_strange", "repeats")
+_PLAIN = ("index", "first_time_s", "next_fit", "n_strange", "repeats", "fit_level", "last_fit")
 _HELD = ("candidates", "foreground", "phase_of")
 
 

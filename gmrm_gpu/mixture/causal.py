@@ -282,6 +282,12 @@ class CausalModel:
         )
         return fit, order
 
+    @property
+    def likelihood_level(self) -> float:
+        """Running mean of a sample's log-likelihood at the prediction, natural logarithm, of grey levels."""
+        carried = self._known()
+        return float(carried.usual[-1] - np.log(carried.scale))
+
     def is_finite(self) -> bool:
         """Whether the parameters of the latest frame are numbers."""
         theta = self.steps.of(self._known()).theta(self._known().now, own_weights=False)
