@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 import gmrm_gpu as gg
-from gmrm_gpu.config import ComputeConfig, CorrectionConfig, MixtureConfig, SamplingConfig
-from gmrm_gpu.errors import ConfigError, InputError
+from gmrm_gpu.config import (
+    ComputeConfig,
+    CorrectionConfig,
+    MixtureConfig,
+    PhaseConfig,
+    QuantityConfig,
+    SamplingConfig,
+)
+from gmrm_gpu.errors import ConfigError, InputError, OutputError
 from gmrm_gpu.frames import ArrayMovie
 from gmrm_gpu.frames.movie import Visits
+from gmrm_gpu.live import refit
 from gmrm_gpu.live.analysis import LiveAnalysis
 from gmrm_gpu.results import FitStatus
 from gmrm_gpu.sampling import Sampler
@@ -164,3 +173,123 @@ def test_a_new_scene_is_learned_after_a_few_frames(sim):
     found = [analysis.process(255 - sim.movie.frame(t)) for t in range(5, 16)]
     assert [f.status.usable for f in found] == [False] * 5 + [True] * 6
     assert found[-1].fit.means[-1] == pytest.approx(255 - 45, abs=4)
+
+
+@pytest.fixture
+def early_threads(monkeypatch):
+    """Fits run beside the analysis, and are adopted later, from the third frame on."""
+    monkeypatch.setattr(refit, "AT_ONCE", 2)
+    monkeypatch.setattr(refit, "_DELAY", 2)
+
+
+def test_a_fit_under_way_is_begun_anew_from_a_saved_state(sim, tmp_path, early_threads):
+    analysis = LiveAnalysis(sim.movie.shape, sim.movie.dtype, TENTH)
+    whole, under_way = live(sim.movie), 0
+    for t in range(len(sim.movie)):
+        assert same(analysis.process(sim.movie.frame(t)), whole[t]), t
+        under_way += analysis.refit is not None
+        analysis.save(tmp_path / "state.npz")
+        analysis = LiveAnalysis.load(tmp_path / "state.npz")
+    assert under_way > 3
+
+
+def test_what_is_in_the_future_and_how_fast_fits_run_changes_nothing(sim, early_threads):
+    slow = LiveAnalysis(sim.movie.shape, sim.movie.dtype, TENTH)
+    fit = slow._fit
+
+    def delayed(rows, number):
+        time.sleep(0.05)
+        return fit(rows, number)
+
+    slow._fit = delayed
+    for frame, wanted in zip(range(10), live(sim.movie), strict=False):
+        assert same(slow.process(sim.movie.frame(frame)), wanted)
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other", "absent", "version"])
+def test_a_damaged_state_is_told(sim, tmp_path, damage):
+    analysis = LiveAnalysis(sim.movie.shape, sim.movie.dtype, TENTH)
+    analysis.process(sim.movie.frame(0))
+    path = tmp_path / "state.npz"
+    analysis.save(path)
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "bit":
+        data[len(data) // 3] ^= 4
+        path.write_bytes(data)
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "other":
+        np.savez(path, a=np.zeros(3))
+    elif damage == "absent":
+        path.unlink()
+    else:
+        np.savez(path, meta=np.array('{"format": "gmrm-gpu live state", "version": 99}'))
+    with pytest.raises(InputError) as told:
+        LiveAnalysis.load(path)
+    assert "\n" not in str(told.value)
+    assert path.name in str(told.value)
+
+
+def test_a_state_that_cannot_be_written_leaves_the_old_one(sim, tmp_path, monkeypatch):
+    analysis = LiveAnalysis(sim.movie.shape, sim.movie.dtype, TENTH)
+    analysis.process(sim.movie.frame(0))
+    analysis.save(tmp_path / "state.npz")
+    before = (tmp_path / "state.npz").read_bytes()
+    analysis.process(sim.movie.frame(1))
+
+    def full(*args, **arrays):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OutputError, match="No space left"):
+        analysis.save(tmp_path / "state.npz")
+    assert (tmp_path / "state.npz").read_bytes() == before
+    with pytest.raises(OutputError):
+        analysis.save(tmp_path / "absent" / "state.npz")
+
+
+def test_the_state_does_not_grow(sim, tmp_path):
+    small = [sim.movie.frame(t)[:24, :24] for t in range(len(sim.movie))]
+    analysis = LiveAnalysis((24, 24), np.uint8, replace(TENTH, mixture=MixtureConfig(n_components=2, trend="none")))
+    sizes = []
+    for t in range(330):
+        analysis.process(small[t % len(small)])
+        if t in (150, 329):
+            analysis.save(tmp_path / "state.npz")
+            sizes.append((tmp_path / "state.npz").stat().st_size)
+    assert sizes[1] < 1.2 * sizes[0]  # of 33 to 64 frames some samples are kept
+    assert len(analysis.past.kept) <= 64
+
+
+def test_excluded_pixels_are_neither_sampled_nor_counted(sim):
+    valid = np.ones(sim.movie.shape, dtype=bool)
+    valid[:, :40] = False
+    analysis = LiveAnalysis(sim.movie.shape, sim.movie.dtype, TENTH, valid=valid)
+    for t in range(3):
+        found = analysis.process(sim.movie.frame(t))
+        assert not found.labels[~valid].any()
+        assert found.n_samples == round(0.1 * valid.sum())
+        assert found.visited_share == found.n_samples / valid.sum()
+
+
+@pytest.mark.parametrize("scheme", ["bernoulli", "stratified", "lines"])
+def test_every_scheme_is_near_the_truth(sim, scheme):
+    found = live(sim.movie, replace(TENTH, sampling=SamplingConfig(rate=0.1, scheme=scheme)))
+    share, sd = (np.array([getattr(f, name) for f in found]) for name in ("share", "share_sd"))
+    assert (sd > 0).all()
+    assert (np.abs(share - sim.truth_share) < 0.01 + 4 * sd).all()
+    assert np.abs(share - sim.truth_share).mean() < (0.02 if scheme == "lines" else 0.01)  # 26 segments a frame
+
+
+def test_named_phases_and_the_estimator_are_as_asked(sim):
+    config = replace(
+        TENTH,
+        phases=PhaseConfig(phases="anode,electrolyte,li"),
+        quantity=QuantityConfig(estimator="posterior"),
+    )
+    found = live(sim.movie, config)[-1]
+    assert found.share == found.posterior
+    assert np.array_equal(found.foreground, [False, False, True])
+    assert set(np.unique(found.labels)) == {0, 1, 2, 3}

@@ -16,14 +16,14 @@ from ..config import AnalysisConfig
 from ..correct import Corrector, time_offsets
 from ..errors import ConfigError, InputError
 from ..estimate import VARIANCE_FRAMES, sample_mean
-from ..frames.movie import Acquisition, ArrayMovie, Movie, Visits, grey_dtype, size_text
+from ..frames.movie import Acquisition, ArrayMovie, Visits
 from ..mixture.causal import CausalModel, Proposal, Seen
 from ..mixture.reservoir import BURST, Frame, Reservoir
 from ..philox import STREAM_START, stream_words
 from ..results import FitStatus, MixtureFit
 from ..sampling import Sampler
-from ..visited import FrameVisits
 from .alarms import ControlCharts, watched
+from .intake import Arrived, Intake, sigma_floor_of
 from .refit import Refit, Rows, next_fit
 from .state import read_state, write_state
 from .update import Alarm, LiveFrame
@@ -42,20 +42,6 @@ _LEAST = 0.5
 
 
 @dataclass(frozen=True)
-class _Arrived:
-    """A checked frame: samples (m,), and all that is shown of it.
-
-    clusters : (m,) int32, samples that are no independent look share a number; None: all are. n_distinct : pixels.
-    """
-
-    values: np.ndarray
-    positions: np.ndarray
-    picture: np.ndarray
-    clusters: np.ndarray | None
-    n_distinct: int
-
-
-@dataclass(frozen=True)
 class _Answer:
     """What a frame says; see `LiveFrame`. labels : (m,). shares : by estimator, with standard deviation."""
 
@@ -66,17 +52,6 @@ class _Answer:
     n_without_neighbours: int
     shares: dict[str, tuple[float, float]]
     alarms: tuple[Alarm, ...]
-
-
-class _OneFrame(Movie):
-    """A frame's visits, for the checks and the picture that every movie has."""
-
-    def __init__(self, seen: Visits, shape: tuple[int, int], dtype: np.dtype, valid: np.ndarray | None) -> None:
-        super().__init__(name="the stream", shape=shape, dtype=dtype, n_frames=1, valid=valid, sampled=True)
-        self._seen = seen
-
-    def _read_visits(self, t: int) -> Visits:
-        return self._seen
 
 
 class LiveAnalysis:
@@ -114,6 +89,7 @@ class LiveAnalysis:
         self.backend = get_backend("cpu" if compute.device == "auto" else compute.device, compute.dtype)
         self.sampler = Sampler(self.shape, self.config.sampling, self.valid)
         self.n_pixels = self.sampler.n_pixels
+        self.intake = Intake(self.shape, self.dtype, self.sampler, self.valid, self.backend)
         self.index = 0
         self.first_time_s: float | None = None
         self.past = Reservoir()
@@ -166,7 +142,7 @@ class LiveAnalysis:
         number = self.index if number is None else int(number)
         if not 0 <= number < 2**32:
             raise InputError(f"frame number {number} is out of range; number frames from 0")
-        arrived = self._arrived(frame, number)
+        arrived = self.intake.take(frame, number)
         time_s = self._time_since_first(time_s, number)
         answer = self._answer(arrived, number, time_s)
         self.index += 1
@@ -193,38 +169,6 @@ class LiveAnalysis:
         """
         return read_state(path, LiveAnalysis)
 
-    # -- what comes in ------------------------------------------------------------------------------------------------
-
-    def _arrived(self, frame: np.ndarray | Visits, number: int) -> _Arrived:
-        if isinstance(frame, Visits):
-            movie = _OneFrame(frame, self.shape, self.dtype, self.valid)
-            movie.frame_numbers[0] = number
-            seen = movie.visits(0)
-            return self._ordered(seen.values, seen.positions, movie.picture(0))
-        pixels = np.asarray(frame)
-        if pixels.shape != self.shape or grey_dtype(pixels.dtype, "the stream") != self.dtype:
-            raise InputError(
-                f"frame {number} is {size_text(pixels.shape)} of {pixels.dtype}, the first {size_text(self.shape)} of "
-                f"{self.dtype}; frames of a stream must be alike"
-            )
-        dense = ArrayMovie(pixels, name="the stream", valid=self.valid, frame_numbers=np.array([number])).frame(0)
-        draw = self.sampler.draw(np.array([0]), number, backend=self.backend)
-        positions = self.backend.to_host(draw.positions)[0]
-        if draw.valid is not None:
-            positions = positions[self.backend.to_host(draw.valid)[0]]
-        values, picture = dense.reshape(-1)[positions], dense.astype(np.float32)
-        if self.config.sampling.scheme == "lines":
-            return self._ordered(values, positions, picture)
-        return _Arrived(values, positions, picture, None, positions.size)
-
-    def _ordered(self, values: np.ndarray, positions: np.ndarray, picture: np.ndarray) -> _Arrived:
-        """Samples in the order of their places, as the variance of a scheme wants them; which belong together."""
-        order = np.argsort(positions, kind="stable")
-        visits = FrameVisits(positions[order], values[order])
-        n_repeats, lines = int(visits.repeats.sum()), self.config.sampling.scheme == "lines"
-        clusters = visits.clusters(self.shape[1], lines=lines) if n_repeats or lines else None
-        return _Arrived(visits.values, visits.positions, picture, clusters, positions.size - n_repeats)
-
     def _time_since_first(self, time_s: float | None, number: int) -> float | None:
         if time_s is None:
             step = self.config.quantity.frame_time_s or self.acquisition.frame_time_s
@@ -242,7 +186,7 @@ class LiveAnalysis:
         n_seen = self.past.n_seen
         if self.model is None:
             values, _ = self.past.latest[0]
-            self.model = self.new_model(min(1.0, values.size / self.n_pixels), _sigma_floor(values))
+            self.model = self.new_model(min(1.0, values.size / self.n_pixels), sigma_floor_of(values))
         if self.refit is None and n_seen >= self.next_fit:
             self.refit = self.new_refit(self.past.rows(), number, n_seen)
         if self.refit is None or n_seen < self.refit.due:
@@ -301,7 +245,7 @@ class LiveAnalysis:
 
     # -- what goes out ------------------------------------------------------------------------------------------------
 
-    def _answer(self, arrived: _Arrived, number: int, time_s: float | None) -> _Answer | None:
+    def _answer(self, arrived: Arrived, number: int, time_s: float | None) -> _Answer | None:
         """What the frame says; None where it says nothing, and then nothing is learned from it."""
         if arrived.values.size == 0:
             return None
@@ -323,7 +267,7 @@ class LiveAnalysis:
         shares, alarms = self._shares(seen, labels, arrived), self._alarms(seen, number, time_s)
         return _Answer(fit, self.foreground[order], labels, raw, lonely, shares, alarms)
 
-    def _judged_by_the_past(self, arrived: _Arrived) -> Seen | None:
+    def _judged_by_the_past(self, arrived: Arrived) -> Seen | None:
         """Judge the frame by the model so far, if there is one; count it where it shows something else.
 
         After many of those the model starts afresh: they are what there is to see now.
@@ -332,7 +276,7 @@ class LiveAnalysis:
             return None
         before = replace(self.model.carried)
         seen = self._step(arrived)
-        if seen is not None and seen.shift[1, -1] > -STRANGE:
+        if seen is not None and not seen.shift[1, -1] < -STRANGE:
             self.n_strange = 0
             return seen
         self.model.carried = before
@@ -342,7 +286,7 @@ class LiveAnalysis:
             self.past, self.charts, self.model.carried = Reservoir(), ControlCharts(), None
         return None
 
-    def _step(self, arrived: _Arrived) -> Seen | None:
+    def _step(self, arrived: Arrived) -> Seen | None:
         """Judge the frame; None where its numbers break down."""
         if self.model is None or self.model.carried is None:
             return None
@@ -355,7 +299,7 @@ class LiveAnalysis:
         return seen if self.model.is_finite() else None
 
     def _told(
-        self, answer: _Answer | None, arrived: _Arrived, number: int, time_s: float | None, started: float
+        self, answer: _Answer | None, arrived: Arrived, number: int, time_s: float | None, started: float
     ) -> LiveFrame:
         n = arrived.values.size
         if answer is None:
@@ -403,7 +347,7 @@ class LiveAnalysis:
         done = self.corrector.push(backend.asarray(positions[None]), backend.asarray(best[None]))[0]
         return backend.to_host(done.labels)[0], int(done.without_neighbours[0])
 
-    def _shares(self, seen: Seen, labels: np.ndarray, arrived: _Arrived) -> dict[str, tuple[float, float]]:
+    def _shares(self, seen: Seen, labels: np.ndarray, arrived: Arrived) -> dict[str, tuple[float, float]]:
         """By estimator, share and its standard deviation (METHOD.md 8)."""
         backend, xp = self.backend, self.backend.xp
         chosen = backend.real(self.foreground)
@@ -418,7 +362,7 @@ class LiveAnalysis:
         }
         return {name: (min(max(share, 0.0), 1.0), sd) for name, (share, sd) in found.items()}
 
-    def _mean(self, name: str, values: np.ndarray, arrived: _Arrived, known: float = 0.0) -> tuple[float, float]:
+    def _mean(self, name: str, values: np.ndarray, arrived: Arrived, known: float = 0.0) -> tuple[float, float]:
         """Mean over the samples plus what is known, and its standard deviation, steadied by the frames before."""
         n = arrived.values.size
         mean, variance = sample_mean(
@@ -434,7 +378,9 @@ class LiveAnalysis:
         )
         self.variances[name].append(float(variance[0]))
         unseen = max(0.0, 1.0 - arrived.n_distinct / self.n_pixels)
-        steady = max(float(np.mean(self.variances[name])), unseen * _LEAST / n**2)
+        # Offline the frames on both sides are averaged; of the past alone the latest say most where the share grows.
+        held = np.array(self.variances[name])
+        steady = max(float(np.average(held, weights=1.0 + np.arange(held.size))), unseen * _LEAST / n**2)
         return known + float(mean[0]), math.sqrt(steady)
 
 
@@ -444,14 +390,6 @@ def _checked(config: AnalysisConfig) -> AnalysisConfig:
     if config.correction.window == "symmetric":
         raise ConfigError("the window symmetric needs frames yet to come; use past, past+current or spatial")
     return config.resolved
-
-
-def _sigma_floor(values: np.ndarray) -> float:
-    """Smallest sigma that the data can show, grey levels, as in `survey`."""
-    if values.dtype.kind in "iub":
-        return 1.0 / 12**0.5
-    low, high = np.quantile(values, (0.002, 0.998))
-    return 2.5e-4 * float(high - low) if high > low else 1e-12
 
 
 def _no_fit(config: AnalysisConfig, n_samples: int, status: FitStatus = FitStatus.DEGENERATE) -> MixtureFit:

@@ -155,7 +155,7 @@ class CausalModel:
         self.carried = new
         if before is not None and alike(before, new, self.backend):
             new.now = self.steps.in_units_of(before, new)
-            new.held, new.usual, new.evidence = before.held, before.usual, before.evidence
+            new.held, new.evidence = before.held, before.evidence
             return False
         for values, positions in latest:
             samples, cells = self._samples(values, positions, new)
