@@ -25,6 +25,7 @@ from gmrm_gpu.live.journal import read_records
 from gmrm_gpu.live.page import LivePage
 from gmrm_gpu.live.run import LiveRun, Plan
 from gmrm_gpu.live.sources.simulation import SimulationSource
+from gmrm_gpu.live.update import LiveState
 
 
 def resident_mb() -> float:
@@ -47,19 +48,19 @@ def soak(
 ) -> dict[str, Any]:
     """Run for so many frames, or so long: memory, frames and drops.
 
-    Memory, MB, is the median over a tenth of the run: settled the second, when fits, buffers and caches are there, and
-    end the last.
+    A fit takes a few MB while it runs. So memory is compared at rest, the least over a tenth of the run: settled is the
+    second tenth, when buffers and caches are there, end the last. MB.
     """
     work = Path(tempfile.mkdtemp(prefix="soak")) if folder is None else folder
     config = AnalysisConfig(MixtureConfig(3), correction=CorrectionConfig(radius=5.0)).with_rate(rate)
-    memory: list[tuple[float, float, int]] = []
+    memory: list[tuple[float, float]] = []
     started = time.monotonic()
 
     def watch(frame: Any, state: Any) -> None:
         passed = time.monotonic() - started
         if frame is not None and state.n_frames % 10 == 0:
             part = max(passed / seconds if seconds else 0.0, state.n_frames / frames if frames else 0.0)
-            memory.append((part, resident_mb(), state.n_frames))
+            memory.append((part, resident_mb()))
         if seconds is not None and passed > seconds:
             run.stop()
 
@@ -84,25 +85,33 @@ def soak(
     finally:
         if folder is None:
             shutil.rmtree(work)
-    tenths = [[mb for part, mb, _ in memory if i <= 10 * part < i + 1 or (i == 9 and part >= 1)] for i in range(10)]
-    medians = [float(np.median(tenth)) if tenth else float("nan") for tenth in tenths]
-    settled, end = medians[1], medians[9]
+    told = {"size": list(size), "rate": rate, "fps": fps, "wall_s": time.monotonic() - started}
+    return told | _accounts(state, last) | _memory(memory)
+
+
+def _accounts(state: LiveState, last: int) -> dict[str, Any]:
+    """Frames analysed and dropped, of those sent, and how fast."""
     return {
-        "size": list(size),
-        "rate": rate,
-        "fps": fps,
-        "wall_s": time.monotonic() - started,
         "n_frames": state.n_frames,
         "n_sent": last + 1,
         "n_dropped": state.n_dropped,
         "unaccounted": last + 1 - state.n_frames - state.n_dropped,
         "latency_ms_median": state.latency_ms[0],
         "latency_ms_p95": state.latency_ms[1],
-        "resident_mb_settled": settled,
-        "resident_mb_end": end,
-        "resident_mb_most": max(mb for _, mb, _ in memory),
-        "resident_mb_tenths": [round(mb, 2) for mb in medians],
-        "growth_percent": 100 * (end / settled - 1),
+    }
+
+
+def _memory(seen: list[tuple[float, float]]) -> dict[str, Any]:
+    """Memory of (part of the run, MB), in tenths of the run."""
+    tenths = [[mb for part, mb in seen if i <= 10 * part < i + 1 or (i == 9 and part >= 1)] for i in range(10)]
+    rest = [min(tenth, default=float("nan")) for tenth in tenths]
+    return {
+        "resident_mb_settled": rest[1],
+        "resident_mb_end": rest[9],
+        "resident_mb_most": max(mb for _, mb in seen),
+        "resident_mb_tenths": [round(mb, 2) for mb in rest],
+        "resident_mb_tenths_median": [round(float(np.median(tenth)), 2) if tenth else None for tenth in tenths],
+        "growth_percent": 100 * (rest[9] / rest[1] - 1),
     }
 
 

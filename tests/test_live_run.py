@@ -23,7 +23,7 @@ from gmrm_gpu.estimate import smooth
 from gmrm_gpu.frames import Visits
 from gmrm_gpu.live import run as run_module
 from gmrm_gpu.live.analysis import LiveAnalysis
-from gmrm_gpu.live.finish import result_of, smooth_in_parts
+from gmrm_gpu.live.finish import places_in_time, result_of, smooth_in_parts
 from gmrm_gpu.live.journal import (
     MOST_PICTURES,
     Journal,
@@ -454,6 +454,20 @@ def test_smoothing_in_parts_is_smoothing_at_once(tmp_path):
     np.testing.assert_allclose(parts.sd, at_once.sd, rtol=0.1)
     few = smooth_in_parts(share[:600], sd[:600], size=600)
     np.testing.assert_array_equal(few.share, smooth(Estimate(share[None, :600], sd[None, :600])).share)
+
+
+def test_lost_frames_are_gaps_for_the_smoother(tmp_path):
+    assert places_in_time(np.array([3])).tolist() == [0]
+    assert places_in_time(np.array([0, 5, 10, 20, 35])).tolist() == [0, 1, 2, 4, 7]
+    assert places_in_time(np.array([0, 1, 10_000])).tolist() == [0, 1, 65]
+    numbers = [*range(10), *range(20, 30)]
+    journal = make_run(Listed(arrivals(numbers)), tmp_path).run()
+    shares = np.full((1, 30), np.nan)
+    shares[0, numbers] = [(FRAMES[n] > 100).mean() for n in numbers]
+    expected = smooth(Estimate(shares, np.full((1, 30), 0.01)))
+    result = result_of(journal.folder, {"warnings": []})
+    np.testing.assert_array_equal(result.smoothed, expected.share[0, numbers])
+    np.testing.assert_array_equal(result.smoothed_sd, expected.sd[0, numbers])
 
 
 def test_the_result_has_every_curve_of_the_frames(tmp_path):

@@ -403,8 +403,8 @@ def test_simulation_goes_on_with_the_same_frames():
     [
         ("nowhere", {}, "does not exist"),
         (".", {"size": (20, 20)}, "--size is about the simulation"),
-        (".", {"fps": 25.0}, "--simulate plays"),
-        ("zmq", {"fps": 25.0}, "--simulate plays"),
+        (".", {"fps": 25.0}, "--simulate is about movie files"),
+        ("zmq", {"fps": 25.0}, "--simulate is about movie files"),
         ("zmq", {"reading": {"crop": "0:4,0:4", "luminance": False}}, "--crop is about reading files"),
         ("simulation", {"new_only": True}, "--new-only is about"),
         (".", {"reading": {"frames": "0:3"}}, "is about a movie file"),

@@ -19,6 +19,8 @@ N_EXAMPLES = 6
 SMOOTHED_AT_ONCE, OVERLAP = 8192, 512
 """Frames that the smoother takes at once, and how many of them it shares with its neighbours: memory stays bounded,
 and a frame is told by all that lie within `OVERLAP` of it."""
+LONGEST_GAP = 64
+"""Frames; after so many the curve may be anywhere, and more would only take memory."""
 _FITS = ("weights", "means", "sigmas", "coef", "log_likelihood", "n_iter")
 
 
@@ -33,7 +35,7 @@ def result_of(folder: Path, run: dict[str, Any]) -> AnalysisResult:
     records = read_records(folder, subject)
     config = subject.config
     shares = {name: records[name].copy() for name in _share_names()}
-    shares |= _smoothed(shares)
+    shares |= _smoothed(shares, records["number"])
     chosen = config.estimator
     times = records["time_s"].copy()
     return AnalysisResult(
@@ -64,14 +66,27 @@ def _share_names() -> tuple[str, ...]:
     return (*causal, *(f"{name}_sd" for name in causal))
 
 
-def _smoothed(shares: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The assisted curve joined over all frames, within 0..1; NaN where a frame has no share."""
-    found = smooth_in_parts(shares["assisted"], shares["assisted_sd"])
+def _smoothed(shares: dict[str, np.ndarray], numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """The assisted curve joined over all frames, within 0..1; NaN where a frame has no share.
+
+    Frames that were lost take part as frames without a share, since the curve moved on meanwhile.
+    """
+    places = places_in_time(numbers)
+    share, sd = (np.full(places[-1] + 1, np.nan) for _ in range(2))
+    share[places], sd[places] = shares["assisted"], shares["assisted_sd"]
+    found = smooth_in_parts(share, sd)
     lost = ~np.isfinite(shares["assisted"])
     return {
-        "smoothed": np.where(lost, np.nan, np.clip(found.share[0], 0, 1)),
-        "smoothed_sd": np.where(lost, np.nan, found.sd[0]),
+        "smoothed": np.where(lost, np.nan, np.clip(found.share[0, places], 0, 1)),
+        "smoothed_sd": np.where(lost, np.nan, found.sd[0, places]),
     }
+
+
+def places_in_time(numbers: np.ndarray) -> np.ndarray:
+    """Places of frames of ascending `numbers` in a row without gaps; a gap counts as `LONGEST_GAP` at most."""
+    steps = np.diff(numbers)
+    usual = steps.min(initial=steps[0]) if steps.size else 1
+    return np.concatenate([[0], np.cumsum(np.clip(steps // usual, 1, LONGEST_GAP))])
 
 
 def smooth_in_parts(share: np.ndarray, sd: np.ndarray, size: int = SMOOTHED_AT_ONCE) -> Estimate:

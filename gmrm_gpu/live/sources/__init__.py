@@ -47,16 +47,19 @@ def open_source(
     InputError, ConfigError, MissingDependencyError
         There is no such source, or an option does not go with it.
     """
-    text = os.fspath(text)
-    path = Path(text).expanduser()
+    text, path = os.fspath(text), Path(text).expanduser()
     is_socket = text == "zmq" or text.startswith(("zmq:", "zmq-sub:"))
     is_folder = not is_socket and path.is_dir()
     simulated = text == SIMULATION
-    _refuse(size is not None and not simulated, "--size is about the simulation")
-    _refuse(new_only and not is_folder, "--new-only is about a watched folder")
-    _refuse(fps is not None and (is_socket or is_folder), "--simulate plays a movie file or the simulation")
     given = [f"--{name.replace('_', '-')}" for name, value in (reading or {}).items() if value not in (None, False)]
-    _refuse(bool(given) and (is_socket or simulated), f"{', '.join(given)} is about reading files")
+    for option, fits, what in (
+        ("--size", simulated or size is None, "the simulation"),
+        ("--new-only", is_folder or not new_only, "a watched folder"),
+        ("--simulate", not (is_socket or is_folder) or fps is None, "movie files and the simulation, which are played"),
+        (", ".join(given), not (is_socket or simulated) or not given, "reading files"),
+    ):
+        if not fits:
+            raise ConfigError(f"{option} is about {what}; leave it out here")
     if simulated:
         return SimulationSource((256, 256) if size is None else (size[0], size[1]), fps or 25.0, seed=seed, after=after)
     if is_socket:
@@ -66,11 +69,6 @@ def open_source(
     if not path.exists():
         raise InputError(f"{text} does not exist; give a folder, a movie file, zmq, or simulation")
     return PlaybackSource(open_movie(path, **(reading or {})), fps, after=after)
-
-
-def _refuse(wrong: bool, text: str) -> None:
-    if wrong:
-        raise ConfigError(f"{text}; leave it out here")
 
 
 def _folder_options(reading: dict[str, Any]) -> dict[str, Any]:
