@@ -18,6 +18,12 @@ from .simulation import SimulationSource
 from .zeromq import PORT, ZeroMQSource
 
 SIMULATION = "simulation"
+_ABOUT = {
+    "--size": (("simulation",), "the simulation"),
+    "--new-only": (("folder",), "a watched folder"),
+    "--simulate": (("file", "simulation"), "movie files and the simulation, which are played"),
+}
+"""Kinds of source that an option goes with, and how they are called; other options are about reading files."""
 
 
 def open_source(
@@ -48,27 +54,34 @@ def open_source(
         There is no such source, or an option does not go with it.
     """
     text, path = os.fspath(text), Path(text).expanduser()
-    is_socket = text == "zmq" or text.startswith(("zmq:", "zmq-sub:"))
-    is_folder = not is_socket and path.is_dir()
-    simulated = text == SIMULATION
-    given = [f"--{name.replace('_', '-')}" for name, value in (reading or {}).items() if value not in (None, False)]
-    for option, fits, what in (
-        ("--size", simulated or size is None, "the simulation"),
-        ("--new-only", is_folder or not new_only, "a watched folder"),
-        ("--simulate", not (is_socket or is_folder) or fps is None, "movie files and the simulation, which are played"),
-        (", ".join(given), not (is_socket or simulated) or not given, "reading files"),
-    ):
-        if not fits:
-            raise ConfigError(f"{option} is about {what}; leave it out here")
-    if simulated:
+    kind = _kind(text, path)
+    _check_options(kind, {"--size": size, "--new-only": new_only, "--simulate": fps}, reading or {})
+    if kind == "simulation":
         return SimulationSource((256, 256) if size is None else (size[0], size[1]), fps or 25.0, seed=seed, after=after)
-    if is_socket:
+    if kind == "socket":
         return _socket(text)
-    if is_folder:
+    if kind == "folder":
         return FolderSource(path, reading=_folder_options(reading or {}), new_only=new_only, skip=skip, after=after)
     if not path.exists():
         raise InputError(f"{text} does not exist; give a folder, a movie file, zmq, or simulation")
     return PlaybackSource(open_movie(path, **(reading or {})), fps, after=after)
+
+
+def _kind(text: str, path: Path) -> str:
+    if text == SIMULATION:
+        return "simulation"
+    if text == "zmq" or text.startswith(("zmq:", "zmq-sub:")):
+        return "socket"
+    return "folder" if path.is_dir() else "file"
+
+
+def _check_options(kind: str, options: dict[str, Any], reading: dict[str, Any]) -> None:
+    """Refuse an option that means nothing to this kind of source."""
+    read = {f"--{name.replace('_', '-')}": value for name, value in reading.items()}
+    for name, value in {**options, **read}.items():
+        kinds, what = _ABOUT.get(name, (("file", "folder"), "reading files"))
+        if value not in (None, False) and kind not in kinds:
+            raise ConfigError(f"{name} is about {what}; leave it out here")
 
 
 def _folder_options(reading: dict[str, Any]) -> dict[str, Any]:
