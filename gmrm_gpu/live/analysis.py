@@ -18,6 +18,7 @@ from ..errors import ConfigError, InputError
 from ..estimate import VARIANCE_FRAMES, sample_mean
 from ..frames.movie import Acquisition, ArrayMovie, Visits
 from ..mixture.causal import CausalModel, Proposal, Seen
+from ..mixture.fit import RegressionModel
 from ..mixture.reservoir import BURST, Frame, Reservoir
 from ..philox import STREAM_START, stream_words
 from ..results import FitStatus, MixtureFit
@@ -31,7 +32,7 @@ from .update import Alarm, LiveFrame
 LEAST_PLACED, LEAST_SCORE = 0.25, 5.0
 """Correlation of a component's samples with their neighbours, and its standard deviations, that make it foreground by
 the rule ``auto``: what grows has a place, two components that share the noise of one phase are strewn over it."""
-MISFIT, LEAST_BETWEEN, MOST_FITS = 0.02, 4, 12
+MISFIT, LEAST_BETWEEN, MOST_FITS = 0.012, 4, 12
 """Fall of a sample's log-likelihood (natural) since the latest fit that calls for the next one; frames between two, at
 least, and at least this part of all frames."""
 STRANGE, MOST_STRANGE = 3.0, 5
@@ -100,7 +101,7 @@ class LiveAnalysis:
         self.fit_level: float | None = None
         self.last_fit = 0
         self.model: CausalModel | None = None
-        self.common = _no_fit(self.config, 0)
+        self.common = self._no_fit(0, FitStatus.TOO_FEW)
         self.candidates = self.foreground = np.zeros(self.config.mixture.n_components, dtype=bool)
         self.phase_of = self.foreground.astype(np.uint8)
         self.variances: dict[str, deque[float]] = {
@@ -206,11 +207,12 @@ class LiveAnalysis:
     def _look_for_misfit(self) -> None:
         """Fit anew where samples have become less likely since the latest fit: something may be there that it lacks."""
         assert self.model is not None
-        level = self.model.likelihood_level
-        if self.fit_level is None:
+        level, n_since = self.model.likelihood_level, self.past.n_seen - self.last_fit
+        if self.fit_level is None and n_since >= LEAST_BETWEEN:
             self.fit_level = level
-        enough = self.past.n_seen - self.last_fit >= max(LEAST_BETWEEN, self.past.n_seen // MOST_FITS)
-        if enough and self.fit_level - level > MISFIT:
+        if self.fit_level is None or n_since < self.past.n_seen // MOST_FITS:
+            return
+        if self.fit_level - level > MISFIT:
             self.next_fit = min(self.next_fit, self.past.n_seen + 1)
 
     def new_model(self, rate: float, sigma_floor: float) -> CausalModel:
@@ -305,7 +307,7 @@ class LiveAnalysis:
         if answer is None:
             hidden, nothing = np.full(n, NOT_VISITED, dtype=np.uint8), np.zeros_like(self.foreground)
             status = FitStatus.DEGENERATE if n else FitStatus.TOO_FEW
-            answer = _Answer(_no_fit(self.config, n, status), nothing, hidden, math.nan, 0, {}, ())
+            answer = _Answer(self._no_fit(n, status), nothing, hidden, math.nan, 0, {}, ())
         image = np.zeros(self.shape[0] * self.shape[1], dtype=np.uint8)
         image[arrived.positions] = np.where(answer.labels == NOT_VISITED, 0, answer.labels + 1)
         shares = {name: answer.shares.get(name, (math.nan, math.nan)) for name in self.variances}
@@ -329,6 +331,11 @@ class LiveAnalysis:
             alarms=answer.alarms,
             latency_s=time.perf_counter() - started,
         )
+
+    def _no_fit(self, n_samples: int, status: FitStatus) -> MixtureFit:
+        """A fit without parameters."""
+        model = RegressionModel(self.config.mixture, self.backend)
+        return model.empty(np.array([n_samples]), np.array([status], dtype=np.uint8))[0]
 
     def _alarms(self, seen: Seen, number: int, time_s: float | None) -> tuple[Alarm, ...]:
         """What jumped. The model may no longer hold after a jump, so it is fitted anew soon."""
@@ -390,21 +397,6 @@ def _checked(config: AnalysisConfig) -> AnalysisConfig:
     if config.correction.window == "symmetric":
         raise ConfigError("the window symmetric needs frames yet to come; use past, past+current or spatial")
     return config.resolved
-
-
-def _no_fit(config: AnalysisConfig, n_samples: int, status: FitStatus = FitStatus.DEGENERATE) -> MixtureFit:
-    k = config.mixture.n_components
-    return MixtureFit(
-        weights=np.zeros(k),
-        means=np.full(k, np.nan),
-        sigmas=np.full(k, np.nan),
-        coef=np.full(config.mixture.n_terms, np.nan),
-        log_likelihood=np.array(np.nan),
-        n_iter=np.array(0),
-        n_samples=np.array(n_samples),
-        status=np.array(status, dtype=np.uint8),
-        terms=config.mixture.terms,
-    )
 
 
 __all__ = ["LiveAnalysis"]
