@@ -13,6 +13,7 @@ import json
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 from benchmarks.record import rounded, stamp
 from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, MixtureConfig
 from gmrm_gpu.live.analysis import LiveAnalysis
-from gmrm_gpu.live.journal import read_records
+from gmrm_gpu.live.journal import Subject, read_records
 from gmrm_gpu.live.page import LivePage
 from gmrm_gpu.live.run import LiveRun, Plan
 from gmrm_gpu.live.sources.simulation import SimulationSource
@@ -64,17 +65,12 @@ def soak(
         if seconds is not None and passed > seconds:
             run.stop()
 
-    def new_page(subject: Any, run: Any) -> LivePage | None:
-        names, scale = config.phases.names, subject.scale
-        options: dict[str, Any] = {"unit": scale.unit, "factor": scale.factor, "foreground": 1}
-        return LivePage(title="soak", shape=size, phase_names=names, **options) if page else None
-
     source = SimulationSource(size, fps)
     run = LiveRun(
         source,
         Plan("simulation", config, work / "soak.live", work / "soak", most_frames=frames),
         new_analysis=lambda arrival, source: LiveAnalysis(size, arrival.dtype, config, acquisition=source.acquisition),
-        new_page=new_page,
+        new_page=partial(_page, page),
         watch=watch,
     )
     try:
@@ -87,6 +83,15 @@ def soak(
             shutil.rmtree(work)
     told = {"size": list(size), "rate": rate, "fps": fps, "wall_s": time.monotonic() - started}
     return told | _accounts(state, last) | _memory(memory)
+
+
+def _page(wanted: bool, subject: Subject, run: LiveRun) -> LivePage | None:
+    """The page as the command has it."""
+    phases, scale = subject.config.phases, subject.scale
+    names: dict[str, Any] = {"phase_names": phases.names, "foreground": phases.foreground_index}
+    if not wanted:
+        return None
+    return LivePage(title="soak", shape=subject.shape, unit=scale.unit, factor=scale.factor, **names)
 
 
 def _accounts(state: LiveState, last: int) -> dict[str, Any]:
