@@ -15,7 +15,7 @@ class Alarm:
 
     Attributes
     ----------
-    number, time_s : of the frame. what : ``"trend"``, ``"mean"`` or ``"contrast"``, in one word what jumped.
+    number, time_s : of the frame. what : ``"trend"``, ``"contrast"``, ``"mean"`` or ``"fit"``, what jumped.
     text : one sentence for the microscopist, with the values. score : the jump in its own standard deviations.
     """
 
