@@ -30,11 +30,11 @@ from gmrm_gpu.live.update import LiveState
 
 
 def resident_mb() -> float:
-    """Memory of this process, MB."""
+    """Memory of this process alone, MB: without the pages of files, which the system keeps or drops as it likes."""
     for line in Path("/proc/self/status").read_text("utf-8").splitlines():
-        if line.startswith("VmRSS"):
+        if line.startswith("RssAnon"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError("no VmRSS in /proc/self/status; this runs on Linux")
+    raise RuntimeError("no RssAnon in /proc/self/status; this runs on Linux")
 
 
 def soak(
