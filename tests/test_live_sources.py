@@ -211,6 +211,19 @@ def test_folder_new_only_and_burst(tmp_path):
     assert not any("old" in i.text for i in seen.items if isinstance(i, Notice))
 
 
+def test_folder_of_an_in_situ_camera_is_looked_through_in_the_order_of_time(tmp_path):
+    places = ("Hour_00/Minute_00/Second_59", "Hour_00/Minute_01/Second_00", "Hour_00/Minute_10/Second_00")
+    for second in reversed(range(3)):
+        folder = tmp_path / places[second]
+        folder.mkdir(parents=True)
+        for t in range(2):
+            np.save(folder / f"film_Frame_{t:04d}.npy", FRAMES[2 * second + t])
+    seen = watch(tmp_path)
+    found = seen.wait(6)
+    seen.close()
+    np.testing.assert_array_equal(np.stack([a.content for a in found]), FRAMES[:6])
+
+
 # -- messages -------------------------------------------------------------------------------------------------------
 
 HEADER = {"format": "gmrm-live", "version": 1, "kind": "frame", "shape": [6, 10], "dtype": "uint8", "number": 3}
