@@ -36,8 +36,8 @@ def test_a_steady_stream_raises_next_to_no_alarm():
 @pytest.mark.parametrize(("chart", "what"), [(0, "trend"), (2, "contrast"), (3, "contrast"), (5, "mean"), (6, "fit")])
 def test_a_planted_jump_is_one_alarm_of_its_frame(chart, what):
     shifts = noise(120, seed=1)
-    shifts[80, chart] += 12 * SCALE[chart]
-    shifts[82, chart] -= 12 * SCALE[chart]  # and back: the same jump
+    shifts[80, chart] -= 12 * SCALE[chart]
+    shifts[82, chart] += 12 * SCALE[chart]  # and back: the same jump
     (alarm,) = alarms_of(shifts)
     assert (alarm.number, alarm.time_s, alarm.what) == (80, 40.0, what)
     assert alarm.score > LIMIT
@@ -64,6 +64,12 @@ def test_two_jumps_far_apart_are_two_alarms():
     shifts = noise(100, seed=4)
     shifts[[40, 41 + QUIET], 0] += 20 * SCALE[0]
     assert [alarm.number for alarm in alarms_of(shifts)] == [40, 41 + QUIET]
+
+
+def test_a_frame_that_is_described_better_is_none():
+    shifts = noise(60, seed=8)
+    shifts[50, 6] += 30 * SCALE[6]
+    assert alarms_of(shifts) == []
 
 
 def test_a_slow_drift_is_none():

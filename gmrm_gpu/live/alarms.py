@@ -85,6 +85,8 @@ class ControlCharts:
         if self.history.shape[1] != values.size:
             self.history = np.zeros((0, values.size))
         centre, score = self._scores(values, np.array([chart.least for chart in charts]))
+        # A frame that the model describes better than those before is no alarm.
+        score[[chart.what == "fit" for chart in charts] & (values > centre)] = 0.0
         self.history = np.concatenate([self.history, values[None, :]])[-HISTORY:]
         worst = int(np.argmax(score))
         if self.quiet:

@@ -13,9 +13,10 @@ from ..mixture.causal import Proposal
 
 AT_ONCE = 16
 """Up to so many frames a fit is waited for: it is short, and the next frame needs it."""
+EARLY = (1, 2, 4, 7, 10, 13)
 GROWTH, GROWTH_LATER, LATER, LONGEST = 1.25, 1.5, 32, 512
-"""The model is fitted anew when there are so many times the frames of the last time, the second from `LATER` frames on,
-or so many frames more."""
+"""The model is fitted at these numbers of frames; then when there are so many times the frames of the last time, the
+second from `LATER` frames on, or so many frames more."""
 _DELAY = 8
 """A fit to n frames is adopted n / 8 frames later."""
 
@@ -25,6 +26,9 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def next_fit(n_seen: int) -> int:
     """Number of frames at which to fit after a fit to `n_seen`."""
+    for early in EARLY:
+        if n_seen < early:
+            return early
     growth = GROWTH if n_seen < LATER else GROWTH_LATER
     return max(n_seen + 1, min(math.ceil(growth * n_seen), n_seen + LONGEST))
 
