@@ -12,6 +12,7 @@ from oracle import causal as oracle
 from gmrm_gpu.mixture.causal import CausalModel
 from gmrm_gpu.mixture.drift import walk_precision
 from gmrm_gpu.mixture.maps import CellMaps
+from gmrm_gpu.mixture.movie import MovieModel
 from gmrm_gpu.mixture.neighbours import leave_one_out
 from gmrm_gpu.mixture.reservoir import BURST, N_FRAMES, N_LATEST, N_SAMPLES, Reservoir
 from gmrm_gpu.results import FitStatus
@@ -120,3 +121,28 @@ def test_the_sample_of_the_past_is_bounded_and_spread_over_it():
     assert (values == values[:, :1]).all()
     spread = np.sort(positions, axis=1)
     assert np.diff(spread, axis=1).max() <= 3 * 2000 / positions.shape[1]  # even, not a stretch
+
+
+def test_numbers_that_break_down_are_no_proposal_and_no_error(monkeypatch):
+    def singular(self, **options):
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    monkeypatch.setattr(MovieModel, "fit", singular)
+    past, (z, places) = Reservoir(), tiny()
+    past.add(z[0, 0], places[0, 0])
+    model = CausalModel(ODD, SMALL, rate=0.05, backend=BACKENDS[0].values[0]())
+    assert model.fit(past.rows(), STREAMS).carried is None
+
+
+@pytest.mark.parametrize(
+    "config", [replace(SMALL, drift=0.0), replace(SMALL, trend="none"), replace(SMALL, trend_prior=5.0)]
+)
+def test_models_of_every_kind_go_forward(config):
+    z, places = tiny(n_frames=5, m=300)
+    model, seen = started(BACKENDS[0].values[0](), z, places, config)
+    fit, _ = model.frame_fit(seen[-1], 300)
+    assert np.isfinite(fit.means).all()
+    disk = (places[0, 4] % ODD[1] - 0.3 * ODD[1] - 4) ** 2 + (places[0, 4] // ODD[1] - 0.5 * ODD[0]) ** 2
+    assert (seen[-1].best == (disk < 0.15 * ODD[0] * ODD[1])).mean() > 0.97
+    if config.drift == 0:
+        assert not model.carried.now.drift.any()

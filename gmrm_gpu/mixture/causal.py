@@ -62,10 +62,19 @@ class Seen:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A fit to the sample of the past, and what to go on from; None where it has no usable parameters."""
+    """A fit to the sample of the past, and what to go on from; None where it has no usable parameters.
 
-    fit: MovieFit
+    found : the fit; None where its numbers broke down.
+    """
+
+    found: MovieFit | None
     carried: Carried | None
+
+    @property
+    def fit(self) -> MovieFit:
+        """The fit, where there is one to go on from."""
+        assert self.found is not None, "see carried"
+        return self.found
 
 
 @dataclass(frozen=True)
@@ -113,19 +122,22 @@ class CausalModel:
         """All parameters from the sample of the past (`Reservoir.rows`); changes nothing, so a thread may do it."""
         backend = self.backend
         values, positions, valid = rows
-        model = MovieModel(
-            backend.asarray(values[None]),
-            backend.asarray(positions[None]),
-            self.shape,
-            replace(self.config, tol=max(self.config.tol, START_TOL)),
-            valid=None if valid.all() else backend.asarray(valid[None]),
-            allowed=self.allowed,
-            streams=streams,
-            sigma_floor=self.floor,
-            drift=self.config.drift,
-            backend=backend,
-        )
-        found = model.fit(max_iter=FIT_ITER)
+        try:
+            model = MovieModel(
+                backend.asarray(values[None]),
+                backend.asarray(positions[None]),
+                self.shape,
+                replace(self.config, tol=max(self.config.tol, START_TOL)),
+                valid=None if valid.all() else backend.asarray(valid[None]),
+                allowed=self.allowed,
+                streams=streams,
+                sigma_floor=self.floor,
+                drift=self.config.drift,
+                backend=backend,
+            )
+            found = model.fit(max_iter=FIT_ITER)
+        except np.linalg.LinAlgError:
+            return Proposal(None, None)
         if found.common.status[0] >= FitStatus.DEGENERATE:
             return Proposal(found, None)
         now = ordered(model.reader.now, model.order, backend)

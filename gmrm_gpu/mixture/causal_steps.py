@@ -72,6 +72,8 @@ class CausalSteps:
 
     def predicted_cov(self, carried: Carried) -> Array:
         """Covariance of the next frame's deviation, before it is seen."""
+        if self.config.drift == 0:
+            return carried.cov
         step, _ = walk_precision(self.basis.n_terms, self.config.drift, self.backend)
         eye = self.backend.xp.eye(step.shape[0], dtype=step.dtype, device=self.backend.device)
         return carried.cov + eye / step[:, None]
