@@ -29,7 +29,7 @@ def sample_mean(
     length: int,
     *,
     groups: Array | None = None,
-    n_distinct: np.ndarray | None = None,
+    n_effective: np.ndarray | None = None,
     backend: Backend,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean over the samples of one frame and its design variance, (R,) each on the host.
@@ -43,7 +43,7 @@ def sample_mean(
         of `length` samples, since those of one segment are neighbours.
     groups : (R, m) int32; samples that share a number, repeated visits of one pixel or a stretch of a line, are one
         look: the variance is that between groups, whatever the scheme.
-    n_distinct : (R,) different pixels among the samples; None: all are different.
+    n_effective : (R,) different pixels that would say as much, see `sampling.effective_pixels`; None: all are different.
     """
     xp = backend.xp
     values = xp.astype(values, xp.float64)
@@ -52,7 +52,7 @@ def sample_mean(
     n = np.maximum(n_samples, 1)
     mean = np.where(n_samples > 0, backend.to_host(xp.sum(values, axis=1)) / n, np.nan)
     deviation = (values - backend.asarray(np.nan_to_num(mean))[:, None]) * weight
-    seen = n_samples if n_distinct is None else n_distinct
+    seen = n_samples if n_effective is None else n_effective
     unseen = np.where(n_samples > 0, np.maximum(0.0, 1 - seen / n_pixels), np.nan)
     if groups is not None:
         return mean, unseen * _spread_of_groups(deviation, weight, n, groups, backend)

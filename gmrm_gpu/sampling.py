@@ -26,7 +26,7 @@ class Draw:
     n_samples : (R,) int64 on the host.
     values : (R, m) grey levels, where the draw itself knows them: of a sub-sampled movie.
     clusters : (R, m) int32, visits that are no independent look at the frame share a number; None: all are independent.
-    n_distinct : (R,) int64 on the host, pixels among the samples; None: as many as samples.
+    n_effective : (R,) on the host, `effective_pixels`; None: as many as samples.
     """
 
     positions: Array
@@ -34,7 +34,7 @@ class Draw:
     n_samples: np.ndarray
     values: Array | None = None
     clusters: Array | None = None
-    n_distinct: np.ndarray | None = None
+    n_effective: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,20 @@ class DrawLayout:
     thresholds: np.ndarray | None = None
     table: np.ndarray | None = None
     padded: bool = False
+
+
+def effective_pixels(positions: np.ndarray) -> float:
+    """Kish's effective sample size n^2 / sum k^2 of `n` visits, of which `k` went to each pixel.
+
+    Where k has nothing to do with the grey levels, the mean over visits has the variance S^2 (sum k^2 / n^2 - 1 / N) for
+    a frame of N pixels of variance S^2: that of so many different pixels. Even if all pixels were visited it is not 0
+    where some were visited more often. Kish, Survey Sampling (1965), 11.7.
+
+    positions : (n,) ascending.
+    """
+    starts = np.flatnonzero(np.diff(positions, prepend=-1, append=-1))
+    visits = np.diff(starts)
+    return float(positions.size**2 / max(visits @ visits, 1))
 
 
 class Sampler:

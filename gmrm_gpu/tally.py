@@ -143,7 +143,7 @@ class Tally:
             scheme,
             length,
             groups=draw.clusters,
-            n_distinct=draw.n_distinct,
+            n_effective=draw.n_effective,
             backend=s.backend,
         )
 

@@ -20,7 +20,7 @@ from .config import SamplingConfig
 from .errors import InputError
 from .frames import Movie
 from .philox import N_FEISTEL_ROUNDS, STREAM_SAMPLE, permute
-from .sampling import Draw, DrawLayout, Sampler
+from .sampling import Draw, DrawLayout, Sampler, effective_pixels
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,12 @@ class VisitSampler(Sampler):
             inside = backend.xp.broadcast_to(
                 backend.arange(self.capacity)[None, :] < n, (len(replicates), self.capacity)
             )
-        positions, values = (self._rows(a, index, backend) for a in (seen.positions, seen.values))
-        distinct = _n_distinct(positions[:, :n], backend) if grouped else None
-        return Draw(positions, inside, np.full(len(replicates), n, dtype=np.int64), values, clusters, distinct)
+        order = self._in_blocks(seen) if self.config.scheme == "stratified" and not grouped else slice(None)
+        positions, values = (self._rows(a[order], index, backend) for a in (seen.positions, seen.values))
+        worth = None
+        if grouped:
+            worth = np.array([effective_pixels(row) for row in backend.to_host(positions[:, :n])])
+        return Draw(positions, inside, np.full(len(replicates), n, dtype=np.int64), values, clusters, worth)
 
     def _chosen(self, replicates: np.ndarray, frame: int, n: int, backend: Backend) -> Array:
         """(R, m) int32, ascending, which of the `n` visits; beyond `n` for places without one."""
@@ -185,19 +188,18 @@ class VisitSampler(Sampler):
         keys = backend.asarray(self._words(replicates, frame, STREAM_SAMPLE, N_FEISTEL_ROUNDS))
         return xp.sort(permute(backend.arange(m, dtype=xp.uint32), n, keys, backend=backend), axis=1)
 
+    def _in_blocks(self, seen: FrameVisits) -> np.ndarray:
+        """(n,) order in which visits come block by block, a visit in each, as `Sampler` draws them for this scheme."""
+        side = (self.n_pixels / max(1, min(self.capacity, seen.positions.size))) ** 0.5
+        y, x = (place // side for place in np.divmod(seen.positions, self.shape[1]))
+        return np.lexsort((x, y))
+
     def _rows(self, array: np.ndarray, index: Array, backend: Backend) -> Array:
         """The entries (R, m) of `array` (n,) at `index`; 0 beyond its end."""
         xp = backend.xp
         padded = np.zeros(max(self.capacity, array.size), dtype=array.dtype)
         padded[: array.size] = array
         return xp.reshape(xp.take(backend.asarray(padded), xp.reshape(index, (-1,))), index.shape)
-
-
-def _n_distinct(positions: Array, backend: Backend) -> np.ndarray:
-    """(R,) int64, different numbers among the ascending `positions` (R, n)."""
-    xp = backend.xp
-    steps = xp.sum(xp.astype(positions[:, 1:] != positions[:, :-1], xp.int64), axis=1)
-    return backend.to_host(steps) + min(1, positions.shape[1])
 
 
 def sampler_of(movie: Movie, config: SamplingConfig, visited: Visited | None = None) -> Sampler:

@@ -132,7 +132,7 @@ def test_every_visit_is_drawn_with_its_value(make):
     np.testing.assert_array_equal(draw.n_samples, [2, 2])
     repeated = sampler.draw(np.array([0]), 0, backend=backend)
     np.testing.assert_array_equal(backend.to_host(repeated.clusters), [[0, 1, 1, 2]])
-    np.testing.assert_array_equal(repeated.n_distinct, [3])
+    np.testing.assert_allclose(repeated.n_effective, [16 / 6])  # visited 1, 2 and 1 times
 
 
 @on_backends
@@ -185,13 +185,13 @@ def test_remarks_name_repeats_and_empty_frames():
 # -- errors of repeated visits -----------------------------------------------------------------------------------
 
 
-def variance_by_hand(values, groups, n_distinct, n_pixels):
+def variance_by_hand(values, groups, n_effective, n_pixels):
     """Between groups, in plain loops."""
     mean, total = sum(values) / len(values), 0.0
     for group in set(groups):
         total += sum(v - mean for v, g in zip(values, groups, strict=True) if g == group) ** 2
     n = len(set(groups))
-    return (1 - n_distinct / n_pixels) * total / len(values) ** 2 * n / (n - 1)
+    return (1 - n_effective / n_pixels) * total / len(values) ** 2 * n / (n - 1)
 
 
 @on_backends
@@ -200,7 +200,7 @@ def test_the_variance_is_that_between_groups(make):
     rng = np.random.default_rng(1)
     values, groups = rng.normal(size=(2, 30)), np.sort(rng.integers(0, 12, size=(2, 30)), axis=1)
     valid = np.arange(30) < np.array([[30], [25]])
-    n, distinct = np.array([30, 25]), np.array([11, 9])
+    n, effective = np.array([30, 25]), np.array([11.5, 9])
     mean, variance = sample_mean(
         *(backend.asarray(a) for a in (values, valid)),
         n,
@@ -208,40 +208,65 @@ def test_the_variance_is_that_between_groups(make):
         "fixed",
         1,
         groups=backend.asarray(groups),
-        n_distinct=distinct,
+        n_effective=effective,
         backend=backend,
     )
     for row in range(2):
         seen = values[row, : n[row]]
-        expected = variance_by_hand(list(seen), list(groups[row, : n[row]]), distinct[row], 100)
+        expected = variance_by_hand(list(seen), list(groups[row, : n[row]]), effective[row], 100)
         np.testing.assert_allclose((mean[row], variance[row]), (seen.mean(), expected), rtol=1e-12)
 
 
-def test_the_variance_of_repeated_visits_is_that_of_many_tries():
-    # 40 of 400 pixels, half of them visited three times: the error of the mean over many draws.
+@pytest.mark.parametrize(("n_visited", "n_again", "times"), [(40, 20, 2), (400, 200, 1), (300, 60, 4)])
+def test_the_variance_of_repeated_visits_is_that_of_many_tries(n_visited, n_again, times):
+    # Some of 400 pixels, some of these again: the error of the mean over many draws, also where no pixel is left out.
     rng = np.random.default_rng(7)
     truth = (rng.random(400) < 0.3).astype(float)
     means, claimed = [], []
     for _ in range(1500):
-        drawn = rng.permutation(400)[:40]
-        places = np.sort(np.concatenate([drawn, np.repeat(drawn[:20], 2)]))
-        movie = Recorded((20, 20), [places], [truth[places]])
-        draw = sampler_of(movie, SamplingConfig()).draw(np.array([0]), 0, backend=CPU)
-        found = sample_mean(
-            draw.values.astype(float),
-            None,
-            draw.n_samples,
-            400,
-            "fixed",
-            1,
-            groups=draw.clusters,
-            n_distinct=draw.n_distinct,
-            backend=CPU,
-        )
-        means.append(found[0][0])
-        claimed.append(found[1][0])
+        drawn = rng.permutation(400)[:n_visited]
+        places = np.sort(np.concatenate([drawn, np.repeat(drawn[:n_again], times)]))
+        mean, variance = mean_of_visits(Recorded((20, 20), [places], [truth[places]]), SamplingConfig())
+        means.append(mean)
+        claimed.append(variance)
     # 1,500 draws know a variance to 4 %: four standard errors.
     np.testing.assert_allclose(np.mean(claimed), np.var(means), rtol=0.16)
+
+
+def test_visits_spread_evenly_have_the_error_of_the_scheme_that_spread_them():
+    # A slope over the frame: neighbours are alike, visits far from each other are not.
+    truth = np.add.outer(np.arange(60.0), 2 * np.arange(60.0)).astype(np.uint8)
+    scheme = SamplingConfig(rate=0.1, scheme="stratified")
+    claimed, means = [], []
+    for seed in range(60):
+        sampler = Sampler(truth.shape, replace(scheme, seed=seed))
+        places = sampler.draw(np.array([0]), 0, backend=CPU).positions[0]
+        movie = Recorded(truth.shape, [places], [truth.reshape(-1)[places]])
+        mean, variance = mean_of_visits(movie, replace(scheme, rate=1.0))
+        means.append(mean)
+        claimed.append(variance)
+    values = truth.reshape(-1)[places].astype(float)
+    drawn = sample_mean(values[None], None, np.array([values.size]), 3600, "stratified", 1, backend=CPU)[1][0]
+    np.testing.assert_allclose(np.mean(claimed), drawn, rtol=0.2)
+    # Not below the error, and far below that of as many pixels at random.
+    assert np.var(means) < np.mean(claimed) < 0.3 * truth.var() / places.size
+
+
+def mean_of_visits(movie, sampling):
+    """The mean over the visits of the first frame, and its variance."""
+    draw = sampler_of(movie, sampling).draw(np.array([0]), 0, backend=CPU)
+    mean, variance = sample_mean(
+        draw.values.astype(float),
+        draw.valid,
+        draw.n_samples,
+        movie.n_pixels,
+        sampling.scheme,
+        1,
+        groups=draw.clusters,
+        n_effective=draw.n_effective,
+        backend=CPU,
+    )
+    return mean[0], variance[0]
 
 
 # -- the vote ----------------------------------------------------------------------------------------------------

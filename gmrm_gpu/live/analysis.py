@@ -22,7 +22,7 @@ from ..mixture.fit import RegressionModel
 from ..mixture.reservoir import BURST, Frame, Reservoir
 from ..philox import STREAM_START, stream_words
 from ..results import FitStatus, MixtureFit
-from ..sampling import Sampler
+from ..sampling import Sampler, effective_pixels
 from .alarms import ControlCharts, watched
 from .intake import Arrived, Intake, sigma_floor_of
 from .refit import Refit, Rows, next_fit
@@ -380,7 +380,7 @@ class LiveAnalysis:
             self.config.sampling.scheme,
             self.sampler.cluster_length,
             groups=None if arrived.clusters is None else self.backend.asarray(arrived.clusters[None, :]),
-            n_distinct=np.array([arrived.n_distinct]),
+            n_effective=np.array([effective_pixels(arrived.positions)]),
             backend=self.backend,
         )
         self.variances[name].append(float(variance[0]))
