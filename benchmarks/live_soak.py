@@ -54,13 +54,14 @@ def soak(
     """
     work = Path(tempfile.mkdtemp(prefix="soak")) if folder is None else folder
     config = AnalysisConfig(MixtureConfig(3), correction=CorrectionConfig(radius=5.0)).with_rate(rate)
-    memory: list[tuple[float, float]] = []
+    memory = [(0.0, resident_mb())]
     started = time.monotonic()
 
     def watch(frame: Any, state: Any) -> None:
         passed = time.monotonic() - started
-        if frame is not None and state.n_frames % 10 == 0:
-            part = max(passed / seconds if seconds else 0.0, state.n_frames / frames if frames else 0.0)
+        part = max(passed / seconds if seconds else 0.0, state.n_frames / frames if frames else 0.0)
+        # A thousand looks at most: what is looked at must not grow by the looking.
+        if frame is not None and part >= memory[-1][0] + 0.001:
             memory.append((part, resident_mb()))
         if seconds is not None and passed > seconds:
             run.stop()
