@@ -120,12 +120,19 @@ def test_data_that_are_nan_where_the_mask_says_visited_are_counted() -> None:
     for y, x in places:
         stack[2, y, x] = np.nan
     text = refusal(stack, visited=MASKS)
-    assert f"frame 2 of array has NaN at 3 of the {MASKS[2].sum()} pixels that the mask calls visited" in text
+    assert f"frame 2 of array has 3 of {MASKS[2].sum()} visits at a grey level that is NaN" in text
+    assert "if a mask calls them visited, give that of this movie, or --unvisited nan" in text
     excluded = np.zeros((H, W), bool)
     excluded[tuple(places.T)] = True
     # Pixels that are excluded anyway need no level.
-    movie = mask_movie(ArrayMovie(stack, valid=~excluded), visited=MASKS)
-    assert len(movie.visits(2).positions) == MASKS[2].sum() - 3
+    for movie in (
+        mask_movie(ArrayMovie(stack, valid=~excluded), visited=MASKS),
+        open_movie(stack, visited=MASKS, exclude=excluded),
+    ):
+        assert len(movie.visits(2).positions) == MASKS[2].sum() - 3
+    rows = slice(places[:, 0].max() + 1, H)
+    cropped = open_movie(stack, visited=MASKS, crop=f"{rows.start}:,:")
+    assert len(cropped.visits(2).positions) == MASKS[2, rows].sum()
 
 
 # ---- levels ----------------------------------------------------------------------------------------------------------
@@ -151,7 +158,8 @@ def test_a_level_that_cannot_be_or_is_not_there_is_told() -> None:
     assert movie.visits(0).positions.size == H * W
     infinite = np.where(MASKS, STACK, np.nan)
     infinite[0][MASKS[0]] = np.inf
-    assert f"has {MASKS[0].sum()} visits whose grey level is NaN or infinite" in refusal(infinite, unvisited=np.nan)
+    n = MASKS[0].sum()
+    assert f"has {n} of {n} visits at a grey level that is NaN or infinite" in refusal(infinite, unvisited=np.nan)
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -204,6 +212,24 @@ def test_a_table_is_read_whatever_its_columns_are_called(head: str, sep: str, tm
     check_table(movie)
     assert (movie.dtype, movie.pixel_size_um, movie.frame_time_s) == (np.uint8, 0.02, 0.5)
     assert movie.acquisition.notes == ("a.csv lists no visit of 1 frames between its first and last: 2.",)
+
+
+def test_frames_whose_numbers_lie_far_apart(tmp_path: Path) -> None:
+    # Milliseconds since 1970, say, taken for frame numbers: no list as long as the gaps.
+    path = tmp_path / "far.csv"
+    path.write_text("# shape: 2 x 2\nx,y,value,frame\n0,0,1,5\n1,0,2,7\n0,1,3,2147483640\n")
+    movie = open_movie(path)
+    assert movie.frame_numbers.tolist() == [5, 7, 2147483640]
+    shown = "6, 8, 9, 10, 11, 12, 13, 14, 15, 16 ..."
+    assert movie.acquisition.notes == (
+        f"far.csv lists no visit of 2,147,483,633 frames between its first and last: {shown}.",
+    )
+    assert movie.acquisition.sentences == movie.acquisition.notes  # a name stays as it is
+
+
+def test_notes_become_sentences() -> None:
+    notes = Acquisition(notes=("the frames are uneven", "a b.tif is there.", "run_1.csv has no header"))
+    assert notes.sentences == ("The frames are uneven.", "A b.tif is there.", "run_1.csv has no header.")
 
 
 def test_decimal_commas_and_fractions(tmp_path: Path) -> None:
@@ -303,7 +329,7 @@ def test_a_table_that_may_be_cut_or_says_what_is_not_understood(tmp_path: Path) 
         ("x,y,value\nnan,0,1\n1,1,2\n", "has 1 of 2 x that are no numbers"),
         ("x,y,value\n1e12,0,1\n1,1,2\n", "has 1 of 2 x beyond 2^31"),
         ("x (nm),y (nm),value\n1,0,1\n", "gives x in nm"),
-        ("x,y,value\n1,0,nan\n", "has 1 visits whose grey level is NaN"),
+        ("x,y,value\n1,0,nan\n", "has 1 of 2 visits at a grey level that is NaN"),
         ("x,y\n1,0\n", "has no column intensity (found: x, y)"),
         ("a,b,c\n1,0,2\n", "has the columns a, b, c"),
         ("1,2,3,4\n", "has 4 columns and no header"),
@@ -458,7 +484,7 @@ def test_whole_frames_and_other_names_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists"):
         save_visits(movie, path)
     broken = mask_movie(ArrayMovie(np.where(MASKS, np.nan, 1.0)), visited=MASKS)
-    with pytest.raises(InputError, match="has NaN at"):
+    with pytest.raises(InputError, match="at a grey level that is NaN"):
         save_visits(broken, path, overwrite=True)
     assert path.read_bytes() == first
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]

@@ -97,17 +97,7 @@ class MaskedMovie(_Masked):
 
     def _read_visits(self, t: int) -> Visits:
         where = np.flatnonzero(self._visited(t))
-        values = self._movie._pixels(t).reshape(-1)[where]
-        lost = 0
-        if values.dtype.kind == "f":
-            counted = np.isnan(values) if self.valid is None else np.isnan(values) & self.valid.reshape(-1)[where]
-            lost = int(counted.sum())
-        if lost:
-            raise InputError(
-                f"frame {self.frame_numbers[t]} of {self.name} has NaN at {lost:,} of the {where.size:,} pixels that "
-                "the mask calls visited; give the mask of this movie, or --unvisited nan in its place"
-            )
-        return Visits(where, values)
+        return Visits(where, self._movie._pixels(t).reshape(-1)[where])
 
 
 class LevelMovie(_Masked):

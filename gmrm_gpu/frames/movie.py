@@ -38,8 +38,9 @@ class Acquisition:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The notes with a capital and a full stop, whichever reader wrote them."""
-        return tuple(n[:1].upper() + n[1:] + ("" if n.endswith((".", "?", "!")) else ".") for n in self.notes)
+        """The notes with a capital and a full stop, whichever reader wrote them; a file's name is left as it is."""
+        starts = (n[:1].upper() + n[1:] if n.split(" ", 1)[0].isalpha() else n for n in self.notes)
+        return tuple(text if text.endswith((".", "?", "!")) else f"{text}." for text in starts)
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,10 @@ class Movie:
         here = f"frame {self.frame_numbers[t]} of {self.name}"
         if seen.values.dtype.kind == "f" and not np.isfinite(seen.values).all():
             count = int((~np.isfinite(seen.values)).sum())
-            raise InputError(f"{here} has {count} visits whose grey level is NaN or infinite; leave those out")
+            raise InputError(
+                f"{here} has {count:,} of {seen.values.size:,} visits at a grey level that is NaN or infinite; leave "
+                "them out, or exclude them; if a mask calls them visited, give that of this movie, or --unvisited nan"
+            )
         return seen
 
     def picture(self, t: int) -> np.ndarray:

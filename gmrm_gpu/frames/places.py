@@ -40,13 +40,14 @@ def flat_places(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], where: str
 def whole_coordinates(values: np.ndarray, name: str, where: str) -> np.ndarray:
     """`values` as int64; `InputError` with a count where they are no numbers, have fractions or are negative."""
     values = np.asarray(values)
+    things = "frames" if name == "frame" else "pixels"
     if values.dtype.kind not in "uif":
-        raise InputError(f"{where} has {name} of type {values.dtype}; give whole numbers of pixels")
+        raise InputError(f"{where} has {name} of type {values.dtype}; give whole numbers of {things}")
     for bad, what, cure in (
         (~np.isfinite(values), "that are no numbers", "leave those rows out"),
-        (values != np.rint(values), "with a fraction", "give whole pixels, or scale them if they are lengths"),
-        (values < 0, "below 0", "count from 0 at the top left"),
-        (values >= 2**31, "beyond 2^31", "give pixels"),
+        (values != np.rint(values), "with a fraction", f"give whole {things}"),
+        (values < 0, "below 0", f"count {things} from 0"),
+        (values >= 2**31, "beyond 2^31", f"give {things}"),
     ):
         count = int(bad.sum())
         if count:

@@ -289,10 +289,10 @@ def _frames(
     """(n,) which frame each visit belongs to; (T,) numbers of the frames; (T,) their times, s, where known."""
     if "frame" in columns:
         numbers, frame = np.unique(whole_coordinates(columns["frame"], "frame", name), return_inverse=True)
-        absent = np.setdiff1d(np.arange(numbers[0], numbers[-1]), numbers)
-        if absent.size:
-            shown = ", ".join(str(number) for number in absent[:10]) + (" ..." if absent.size > 10 else "")
-            notes.append(f"{name} lists no visit of {absent.size} frames between its first and last: {shown}.")
+        n_absent = int(numbers[-1] - numbers[0]) + 1 - len(numbers)
+        if n_absent:
+            shown = ", ".join(str(number) for number in _absent(numbers, 10)) + (" ..." if n_absent > 10 else "")
+            notes.append(f"{name} lists no visit of {n_absent:,} frames between its first and last: {shown}.")
         return frame, numbers, _times_of(frame, len(numbers), columns, units, name, notes)
     if "time" not in columns:
         return np.zeros(len(columns["x"]), dtype=np.int64), np.zeros(1, dtype=np.int64), None
@@ -302,6 +302,14 @@ def _frames(
     if moments.size == frame.size > 1:
         raise InputError(f"{name} has another time in every row, so no frames; add a column frame")
     return frame, np.arange(moments.size), _seconds(moments, units, name, notes)
+
+
+def _absent(numbers: np.ndarray, most: int) -> list[int]:
+    """The first `most` whole numbers that ascending `numbers` leave out; the gaps may be of any size."""
+    found: list[int] = []
+    for i in np.flatnonzero(np.diff(numbers) > 1)[:most]:
+        found += range(int(numbers[i]) + 1, min(int(numbers[i + 1]), int(numbers[i]) + 1 + most))
+    return found[:most]
 
 
 def _times_of(
