@@ -43,7 +43,7 @@ def sample_mean(
         of `length` samples, since those of one segment are neighbours.
     groups : (R, m) int32; samples that share a number, repeated visits of one pixel or a stretch of a line, are one
         look: the variance is that between groups, whatever the scheme.
-    n_effective : (R,) different pixels that would say as much, see `sampling.effective_pixels`; None: all are different.
+    n_effective : (R,) different pixels that would say as much (`sampling.effective_pixels`); None: all are different.
     """
     xp = backend.xp
     values = xp.astype(values, xp.float64)

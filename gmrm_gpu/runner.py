@@ -255,7 +255,7 @@ class Runner:
         """What a reader of the results should know beforehand."""
         config, found = self.config, list(self.movie.acquisition.sentences)
         found += [text for text in (self.survey.outliers, self.survey.zeros) if text is not None]
-        found += [] if self.visited is None else self.visited.remarks()
+        found += [] if self.visited is None else self.visited.remarks(config.sampling.scheme)
         if isinstance(self.engine, GenericEngine) and self.engine.no_kernels:
             where = "GPU works without the fused kernels" if self.backend.name == "cupy" else "CPU works by arrays"
             found.append(f"The {where} because {self.engine.no_kernels}. Results are as good, but take longer.")

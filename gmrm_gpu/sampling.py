@@ -64,7 +64,7 @@ class DrawLayout:
 def effective_pixels(positions: np.ndarray) -> float:
     """Kish's effective sample size n^2 / sum k^2 of `n` visits, of which `k` went to each pixel.
 
-    Where k has nothing to do with the grey levels, the mean over visits has the variance S^2 (sum k^2 / n^2 - 1 / N) for
+    Where k has nothing to do with the grey levels, the mean over visits has the variance S^2 (sum k^2 / n^2 - 1 / N) in
     a frame of N pixels of variance S^2: that of so many different pixels. Even if all pixels were visited it is not 0
     where some were visited more often. Kish, Survey Sampling (1965), 11.7.
 
@@ -72,7 +72,7 @@ def effective_pixels(positions: np.ndarray) -> float:
     """
     starts = np.flatnonzero(np.diff(positions, prepend=-1, append=-1))
     visits = np.diff(starts)
-    return float(positions.size**2 / max(visits @ visits, 1))
+    return positions.size**2 / max(1, int(visits @ visits))
 
 
 class Sampler:

@@ -88,9 +88,10 @@ def check_movie(movie: Movie, survey: Survey, mixture: MixtureConfig) -> None:
     if n_pixels <= mixture.n_parameters:
         raise InputError(f"frames have {n_pixels} usable pixels, but the model has {mixture.n_parameters} parameters")
     if survey.n_distinct < mixture.n_components:
+        suspect = "enough pixels were visited" if movie.sampled else "this is the recorded movie and not a mask"
         raise InputError(
             f"{movie.name} has only {count_of(survey.n_distinct, 'distinct grey level')}, but {mixture.n_components} "
-            "components were asked for; use fewer --components, or check that this is the recorded movie and not a mask"
+            f"components were asked for; use fewer --components, or check that {suspect}"
         )
 
 

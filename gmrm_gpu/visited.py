@@ -40,6 +40,10 @@ class FrameVisits:
         """(n,) bool, whether the visit before went to the same pixel."""
         return np.diff(self.positions, prepend=-1) == 0
 
+    def n_stretches(self, width: int) -> int:
+        """How many stretches of neighbours in a row the visited pixels make."""
+        return int(self.clusters(width, lines=True).max(initial=-1)) + 1
+
     def clusters(self, width: int, *, lines: bool) -> np.ndarray:
         """(n,) int32: visits that are no independent look at the frame share a number.
 
@@ -100,9 +104,22 @@ class Visited:
         """(T,) visited part of each frame's pixels."""
         return (self.counts - self.n_repeats) / self.n_pixels
 
-    def remarks(self) -> list[str]:
-        """What a user should know of the visits."""
+    @property
+    def share_in_rows(self) -> float:
+        """Part of the visited pixels next to which, in their row, the one before was visited too."""
+        stretches = sum(frame.n_stretches(self.shape[1]) for frame in self.frames)
+        return 1 - stretches / int((self.counts - self.n_repeats).sum())
+
+    def remarks(self, scheme: str) -> list[str]:
+        """What a user should know of the visits, taken to be chosen by `scheme`."""
         found, repeats = [], int(self.n_repeats.sum())
+        # At random the pixel before is visited as often as any other.
+        if scheme != "lines" and self.share_in_rows > 0.5 * (1 + float(self.shares.mean())):
+            found.append(
+                f"{100 * self.share_in_rows:.3g} % of the visited pixels have one before them in their row, as if the "
+                "beam had gone along lines: give --scheme lines. As it is, every visit counts as an independent look, "
+                "and intervals are too narrow."
+            )
         if repeats:
             part = f"{repeats:,} visits ({100 * repeats / self.counts.sum():.3g} %)"
             found.append(f"{part} went to pixels visited before in the same frame: they are samples as well.")
@@ -135,7 +152,7 @@ class VisitSampler(Sampler):
             number = visited.numbers[visited.counts.argmin()]
             raise InputError(
                 f"rate {config.rate:g} asks for {self.capacity:,} visits a frame, but frame {number} has {least:,} "
-                f"({100 * least / self.n_pixels:.3g} %); give a lower rate, or leave it out to use every visit"
+                f"({100 * least / self.n_pixels:.3g} %); give a lower rate (analyze without one uses every visit)"
             )
 
     @property

@@ -18,6 +18,7 @@ from gmrm_gpu.estimate import sample_mean
 from gmrm_gpu.frames import ArrayMovie, Movie, Visits, open_movie
 from gmrm_gpu.output import write_analysis
 from gmrm_gpu.planning import plan_sampling
+from gmrm_gpu.results import fit_statuses
 from gmrm_gpu.sampling import Sampler
 from gmrm_gpu.selection import select_model
 from gmrm_gpu.study import run_study
@@ -112,7 +113,7 @@ def test_visits_that_do_not_fit(places, values, match):
 
 def test_visits_without_a_grey_level():
     movie = Recorded((4, 5), [[1, 2]], [[0.5, np.nan]], np.float32)
-    with pytest.raises(InputError, match="1 visits whose grey level is NaN or infinite"):
+    with pytest.raises(InputError, match="1 of 2 visits at a grey level that is NaN or infinite"):
         movie.visits(0)
 
 
@@ -177,9 +178,25 @@ def test_lines_are_grouped_by_stretches_of_a_row():
 
 def test_remarks_name_repeats_and_empty_frames():
     movie = Recorded((4, 5), [[5, 5], [], [1]], [[5, 6], [], [1]])
-    first, second = Visited.of(movie).remarks()
+    first, second = Visited.of(movie).remarks("fixed")
     assert first.startswith("1 visits (33.3 %) went to pixels visited before")
     assert second == "Without a visited pixel, and so without a result: 1 frames (1)."
+
+
+@pytest.mark.parametrize(("scheme", "lines"), [("lines", True), ("fixed", False), ("stratified", False)])
+def test_visits_along_lines_are_told_from_others(scheme, lines):
+    sampling = SamplingConfig(rate=0.2, scheme=scheme)
+    places = Sampler((60, 80), sampling).draw(np.array([0]), 0, backend=CPU).positions[0]
+    visited = Visited.of(Recorded((60, 80), [np.unique(places)], [np.arange(np.unique(places).size) % 200]))
+    told = [text for text in visited.remarks("fixed") if "give --scheme lines" in text]
+    assert len(told) == lines
+    assert not visited.remarks("lines")
+
+
+def test_a_frame_without_visits_is_no_failed_fit():
+    status = np.array([[4, 0, 0], [1, 1, 1], [4, 4, 4]])
+    np.testing.assert_array_equal(fit_statuses(status, whole=True), [0, 1, 4])
+    np.testing.assert_array_equal(fit_statuses(status, whole=False), status)
 
 
 # -- errors of repeated visits -----------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from ..output import (
     write_json,
 )
 from ..pipeline import analyze
-from ..results import AnalysisResult, FitStatus, StudyResult, status_counts, trend_warning
+from ..results import AnalysisResult, FitStatus, StudyResult, fit_statuses, status_counts, trend_warning
 from ..runner import Runner
 from ..study import run_study
 from ..synthetic import simulate
@@ -236,7 +236,7 @@ def run_analyze(args: argparse.Namespace, console: Console) -> None:
         failure = fill_analysis(result, folder, report=not args.no_report)
     print(say.growth(result))
     _close_run(out, failure, args)
-    _note_result(console, _one_a_fit(result.status[None], result.config.method), result.provenance)
+    _note_result(console, fit_statuses(result.status, whole=result.config.method == "movie"), result.provenance)
     _note_trend(console, result)
     note(console, say.calibration_note(result.scale, result.time_s, result.config))
 
@@ -295,8 +295,9 @@ def _study(
     print(say.table1(result))
     _close_run(out, failure, args)
     for part in result.every:
-        every = [part.reference_status[None], *part.status.values()]
-        _note_result(console, np.concatenate([_one_a_fit(status, part.method) for status in every]), part.provenance)
+        every = [part.reference_status, *part.status.values()]
+        found = [fit_statuses(status, whole=part.method == "movie").reshape(-1) for status in every]
+        _note_result(console, np.concatenate(found), part.provenance)
     _note_trend(console, result)
     return result
 
@@ -362,11 +363,6 @@ def _note_result(console: Console, status: np.ndarray, provenance: dict[str, Any
     note(console, say.fit_note(status))
     for warning in provenance.get("warnings", ()):
         note(console, warning)
-
-
-def _one_a_fit(status: np.ndarray, method: str) -> np.ndarray:
-    """Statuses (B, T) of frames as statuses of fits: the method ``movie`` has one fit for all frames."""
-    return status[:, 0] if method == "movie" else status.reshape(-1)
 
 
 def _note_trend(console: Console, result: AnalysisResult | StudyResult) -> None:

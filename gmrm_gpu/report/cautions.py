@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..results import AnalysisResult, FitStatus, StudyResult, status_counts, trend_warning
+from ..results import AnalysisResult, FitStatus, StudyResult, fit_statuses, status_counts, trend_warning
 from .common import (
     Result,
     analysis_config,
@@ -21,7 +21,7 @@ from .common import (
     unit_text,
     usable_examples,
 )
-from .tables import n_fits, uncalibrated
+from .tables import uncalibrated
 
 # A phase of less than this share is a trace, or a few outliers.
 _TRACE = 0.01
@@ -182,11 +182,11 @@ def _unusual(status: np.ndarray) -> str:
 
 def _study_cautions(study: StudyResult) -> list[str]:
     notes, whole = [], is_movie(study)
-    if text := _unusual(n_fits(study.reference_status, whole=whole)):
+    if text := _unusual(fit_statuses(study.reference_status, whole=whole)):
         fits = "fitted as a whole" if whole else f"of {len(study.reference_status):,} frames"
         notes.append(f"Reference (all pixels), {fits}: {text}.")
     for rate in study.rates:
-        status, shares = n_fits(study.status[rate], whole=whole), study.shares[rate]
+        status, shares = fit_statuses(study.status[rate], whole=whole), study.shares[rate]
         if text := _unusual(status):
             notes.append(f"{percent(rate)}: of {status.size:,} fits, {text}.")
         failed = ~np.isfinite(shares)
@@ -285,7 +285,7 @@ def _correction_note(result: Result) -> list[str]:
 
 def _analysis_cautions(result: AnalysisResult) -> list[str]:
     notes, whole = [], is_movie(result)
-    if text := _unusual(n_fits(result.status, whole=whole)):
+    if text := _unusual(fit_statuses(result.status, whole=whole)):
         fits, mark = (
             ("The fit of the movie", "") if whole else (f"Of {len(result.status):,} frames", " (marked in the curve)")
         )

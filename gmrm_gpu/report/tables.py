@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import CorrectionConfig
-from ..results import AnalysisResult, FitStatus, StudyResult, status_counts
+from ..results import AnalysisResult, FitStatus, StudyResult, fit_statuses, status_counts
 from .common import (
     ESTIMATOR_TEXT,
     METHOD_TEXT,
@@ -230,21 +230,16 @@ def _vote_settings(vote: CorrectionConfig) -> dict[str, tuple[str, str]]:
     }
 
 
-def n_fits(status: np.ndarray, *, whole: bool) -> np.ndarray:
-    """One status a fit: of a movie fitted as a whole the worst of its frames."""
-    return np.max(status, axis=-1) if whole else np.asarray(status)
-
-
 def status_table(result: Result) -> Table:
     """How many fits ended how, one row a method and rate (or one for the movie)."""
     if isinstance(result, StudyResult):
         parts = []
         for study in result.every:
             whole, name = is_movie(study), f"{study.method}, " if result.others else ""
-            parts.append((f"{name}{everything(study)}", n_fits(study.reference_status, whole=whole)))
-            parts += [(f"{name}{percent(r)}", n_fits(s, whole=whole)) for r, s in study.status.items()]
+            parts.append((f"{name}{everything(study)}", fit_statuses(study.reference_status, whole=whole)))
+            parts += [(f"{name}{percent(r)}", fit_statuses(s, whole=whole)) for r, s in study.status.items()]
     else:
-        parts = [("this movie", n_fits(result.status, whole=is_movie(result)))]
+        parts = [("this movie", fit_statuses(result.status, whole=is_movie(result)))]
     counts = [(name, status_counts(status)) for name, status in parts]
     labels = [s.label for s in FitStatus if any(s.label in c for _, c in counts)]
     head = ["Sampling", "Fits", *(label.replace("max_iter", "pass limit reached") for label in labels)]

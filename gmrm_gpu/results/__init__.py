@@ -7,7 +7,7 @@ None, never an invented unit.
 from .analysis import AnalysisResult
 from .channels import ChannelFit, ChannelResult
 from .estimate import Estimate
-from .fit import FitStatus, MixtureFit, MovieFit, status_counts
+from .fit import FitStatus, MixtureFit, MovieFit, fit_statuses, status_counts
 from .movie import UNIT_TEXT, Examples, MovieInfo, Scale
 from .study import StudyResult
 from .tables import rate_name, write_csv
@@ -26,6 +26,7 @@ __all__ = [
     "MovieInfo",
     "Scale",
     "StudyResult",
+    "fit_statuses",
     "rate_name",
     "separation",
     "status_counts",

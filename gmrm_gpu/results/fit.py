@@ -39,6 +39,11 @@ _STATUS_LABELS = {
 }
 
 
+def fit_statuses(status: np.ndarray, *, whole: bool) -> np.ndarray:
+    """(..., T) of frames as one a fit: of a movie fitted as a whole, whose frames without samples were no fit."""
+    return np.min(status, axis=-1) if whole else np.asarray(status)
+
+
 def status_counts(status: np.ndarray) -> dict[str, int]:
     """How many fits ended how, as ``{"converged": 990, "max_iter": 10}``; absent outcomes are left out."""
     values, counts = np.unique(np.asarray(status), return_counts=True)
