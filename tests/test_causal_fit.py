@@ -13,7 +13,7 @@ from gmrm_gpu.mixture.causal import CausalModel
 from gmrm_gpu.mixture.drift import walk_precision
 from gmrm_gpu.mixture.maps import CellMaps
 from gmrm_gpu.mixture.movie import MovieModel
-from gmrm_gpu.mixture.neighbours import leave_one_out
+from gmrm_gpu.mixture.neighbours import leave_one_out, placed, placed_evidence
 from gmrm_gpu.mixture.reservoir import BURST, N_FRAMES, N_LATEST, N_SAMPLES, Reservoir
 from gmrm_gpu.results import FitStatus
 
@@ -146,3 +146,19 @@ def test_models_of_every_kind_go_forward(config):
     assert (seen[-1].best == (disk < 0.15 * ODD[0] * ODD[1])).mean() > 0.97
     if config.drift == 0:
         assert not model.carried.now.drift.any()
+
+
+@pytest.mark.parametrize("weights", [(0.6, 0.4), (0.4, 0.6)])
+@pytest.mark.parametrize("placed_there", [False, True])
+def test_only_components_that_lie_together_are_placed(weights, placed_there):
+    backend, rng, n = BACKENDS[0].values[0](), np.random.default_rng(3), 4000
+    near = np.where(rng.random(n) < 0.5, 0.9, 0.1) * weights[1]  # what neighbours say of the second component
+    truth = rng.random(n) < (near if placed_there else weights[1])
+    z = rng.standard_normal(n) + 2.0 * truth
+    prior = np.stack([1 - near, near])
+    resp = prior * np.exp(-0.5 * (z - np.array([[0.0], [2.0]])) ** 2)
+    resp /= resp.sum(axis=0)
+    evidence = placed_evidence(np.array([weights]), prior[None, None], resp[None, None], backend=backend)
+    correlation, score = placed(evidence)
+    assert (score > 8).all() if placed_there else (np.abs(score) < 4).all()
+    assert (correlation > 0.15).all() if placed_there else (np.abs(correlation) < 0.08).all()

@@ -14,8 +14,8 @@ import numpy as np
 
 from .update import Alarm
 
-LIMIT = 6.5
-"""Control limit in robust standard deviations of the past."""
+LIMIT, LIMIT_OF_FEW = 6.5, 5.0
+"""Control limit in robust standard deviations of the past; wider by the second / frames, which know them less well."""
 HISTORY, LEAST_HISTORY = 60, 15
 """Frames that a chart compares with, and how few are too few to judge."""
 QUIET = 8
@@ -92,10 +92,11 @@ class ControlCharts:
         if self.quiet:
             self.quiet -= 1
             return ()
-        if score[worst] <= LIMIT:
+        limit = LIMIT * (1.0 + LIMIT_OF_FEW / len(self.history))
+        if score[worst] <= limit:
             return ()
         self.quiet = QUIET
-        others = [chart.name for chart, beyond in zip(charts, score > LIMIT, strict=True) if beyond]
+        others = [chart.name for chart, beyond in zip(charts, score > limit, strict=True) if beyond]
         others.remove(charts[worst].name)
         text = _text(charts[worst], number, float(free[worst] - centre[worst]), float(score[worst]), others)
         return (Alarm(number, time_s, charts[worst].what, text, float(score[worst])),)

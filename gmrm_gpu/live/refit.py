@@ -13,7 +13,7 @@ from ..mixture.causal import Proposal
 
 AT_ONCE = 16
 """Up to so many frames a fit is waited for: it is short, and the next frame needs it."""
-EARLY = (1, 2, 4, 7, 10, 13)
+EARLY = (1, 2, 4, 7, 10, 13, 16)
 GROWTH, GROWTH_LATER, LATER, LONGEST = 1.25, 1.5, 32, 512
 """The model is fitted at these numbers of frames; then when there are so many times the frames of the last time, the
 second from `LATER` frames on, or so many frames more."""

@@ -34,17 +34,21 @@ def leave_one_out(levels: list[Array], weights: Array, cells: Array, resp: Array
 def placed_evidence(weights: Array, prior: Array, resp: Array, *, backend: Backend) -> np.ndarray:
     """Sums (4, K) for `placed`: what a sample's grey level says against what its neighbours say.
 
-    Each component is weighed against the heaviest alone, among the samples of the two: that neither is found on a
-    third says nothing. Where two components share the noise of one phase, neighbours tell nothing of a sample.
+    Each component is weighed against the heaviest other one alone, among the samples of the two: that neither is found
+    on a third says nothing. Where two components share the noise of one phase, neighbours tell nothing of a sample.
 
     weights : (1, K) of the frame. prior : (1, blocks, K, n) by the neighbours. resp : likewise, with grey levels.
     """
     xp = backend.xp
-    heaviest = int(xp.argmax(weights[0, :]))
+    # The heaviest itself against the next.
+    order = np.argsort(-backend.to_host(weights)[0], kind="stable")
+    other = np.full(order.size, order[0])
+    other[order[0]] = order[min(1, order.size - 1)]
+    others = backend.asarray(other.astype(np.int64))
     alone = weights[:, None, :, None] * resp / xp.where(prior > 0, prior, xp.ones_like(prior))
 
     def against(values: Array) -> tuple[Array, Array]:
-        both = values + values[:, :, heaviest : heaviest + 1, :]
+        both = values + xp.take(values, others, axis=2)
         return values / xp.where(both > 0, both, xp.ones_like(both)), both
 
     (grey, _), (near, _), (_, either) = against(alone), against(xp.astype(prior, xp.float64)), against(resp)
