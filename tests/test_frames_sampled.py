@@ -211,7 +211,7 @@ def test_a_table_is_read_whatever_its_columns_are_called(head: str, sep: str, tm
     movie = open_movie(path)
     check_table(movie)
     assert (movie.dtype, movie.pixel_size_um, movie.frame_time_s) == (np.uint8, 0.02, 0.5)
-    assert movie.acquisition.notes == ("a.csv lists no visit of 1 frames between its first and last: 2.",)
+    assert movie.acquisition.notes == ("a.csv lists no visit of 1 frames between its first and last (2).",)
 
 
 def test_frames_whose_numbers_lie_far_apart(tmp_path: Path) -> None:
@@ -220,9 +220,9 @@ def test_frames_whose_numbers_lie_far_apart(tmp_path: Path) -> None:
     path.write_text("# shape: 2 x 2\nx,y,value,frame\n0,0,1,5\n1,0,2,7\n0,1,3,2147483640\n")
     movie = open_movie(path)
     assert movie.frame_numbers.tolist() == [5, 7, 2147483640]
-    shown = "6, 8, 9, 10, 11, 12, 13, 14, 15, 16 ..."
+    shown = "6, 8, 9, 10, 11, 12, 13, 14, 15, 16, ..."
     assert movie.acquisition.notes == (
-        f"far.csv lists no visit of 2,147,483,633 frames between its first and last: {shown}.",
+        f"far.csv lists no visit of 2,147,483,633 frames between its first and last ({shown}).",
     )
     assert movie.acquisition.sentences == movie.acquisition.notes  # a name stays as it is
 
@@ -329,7 +329,7 @@ def test_a_table_that_may_be_cut_or_says_what_is_not_understood(tmp_path: Path) 
         ("x,y,value\nnan,0,1\n1,1,2\n", "has 1 of 2 x that are no numbers"),
         ("x,y,value\n1e12,0,1\n1,1,2\n", "has 1 of 2 x beyond 2^31"),
         ("x (nm),y (nm),value\n1,0,1\n", "gives x in nm"),
-        ("x,y,value\n1,0,nan\n", "has 1 of 2 visits at a grey level that is NaN"),
+        ("x,y,value\n1,0,nan\n", "has 1 of 1 visits at a grey level that is NaN"),
         ("x,y\n1,0\n", "has no column intensity (found: x, y)"),
         ("a,b,c\n1,0,2\n", "has the columns a, b, c"),
         ("1,2,3,4\n", "has 4 columns and no header"),

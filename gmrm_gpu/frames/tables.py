@@ -291,8 +291,8 @@ def _frames(
         numbers, frame = np.unique(whole_coordinates(columns["frame"], "frame", name), return_inverse=True)
         n_absent = int(numbers[-1] - numbers[0]) + 1 - len(numbers)
         if n_absent:
-            shown = ", ".join(str(number) for number in _absent(numbers, 10)) + (" ..." if n_absent > 10 else "")
-            notes.append(f"{name} lists no visit of {n_absent:,} frames between its first and last: {shown}.")
+            shown = ", ".join(str(number) for number in _absent(numbers, 10)) + (", ..." if n_absent > 10 else "")
+            notes.append(f"{name} lists no visit of {n_absent:,} frames between its first and last ({shown}).")
         return frame, numbers, _times_of(frame, len(numbers), columns, units, name, notes)
     if "time" not in columns:
         return np.zeros(len(columns["x"]), dtype=np.int64), np.zeros(1, dtype=np.int64), None
