@@ -12,9 +12,9 @@ import pytest
 
 from gmrm_gpu.errors import InputError, OutputError
 from gmrm_gpu.frames import Acquisition, ArrayMovie, Movie, open_movie, save_movie
-from gmrm_gpu.frames.masked import mask_movie
-from gmrm_gpu.frames.places import ListedMovie
-from gmrm_gpu.frames.sparse import save_visits
+from gmrm_gpu.frames.sampled.masked import mask_movie
+from gmrm_gpu.frames.sampled.places import ListedMovie
+from gmrm_gpu.frames.sampled.sparse import save_visits
 
 T, H, W = 4, 9, 13
 RNG = np.random.default_rng(11)

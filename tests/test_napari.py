@@ -21,7 +21,7 @@ import gmrm_gpu as gg
 import gmrm_gpu.napari as plugin
 from gmrm_gpu.errors import InputError
 from gmrm_gpu.frames import ArrayMovie, open_movie
-from gmrm_gpu.frames.sparse import save_visits
+from gmrm_gpu.frames.sampled.sparse import save_visits
 from gmrm_gpu.napari.layers import KEY, FrameStack, curve_of, movie_layer, result_layer
 from gmrm_gpu.napari.reader import get_reader
 from gmrm_gpu.output import write_analysis

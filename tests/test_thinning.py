@@ -13,7 +13,7 @@ from gmrm_gpu.cli import main
 from gmrm_gpu.config import SamplingConfig
 from gmrm_gpu.errors import ConfigError, InputError, OutputError
 from gmrm_gpu.frames import ArrayMovie, Movie, open_movie, save_movie
-from gmrm_gpu.frames.sparse import save_visits
+from gmrm_gpu.frames.sampled.sparse import save_visits
 from gmrm_gpu.sampling import Sampler
 from gmrm_gpu.thinning import thin_movie
 

@@ -9,8 +9,8 @@
 
 from .movie import Acquisition, ArrayMovie, Movie, MovieView, Visits
 from .registry import open_labels, open_movie
+from .sampled.sparse import save_visits
 from .save import save_movie
-from .sparse import save_visits
 
 __all__ = [
     "Acquisition",

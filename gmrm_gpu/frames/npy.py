@@ -78,7 +78,7 @@ def _open_npz(path: Path, luminance: bool) -> Movie:
                 with archive.open(entry) as file:
                     headers[entry.removesuffix(".npy")] = _header(file)
     if "gmrm_visits" in headers:
-        from .sparse import SparseMovie
+        from .sampled.sparse import SparseMovie
 
         return SparseMovie(path)
     if sum(len(shape) == 1 for shape, _ in headers.values()) >= 3 and (table := _table(path)) is not None:
@@ -97,7 +97,7 @@ def _open_npz(path: Path, luminance: bool) -> Movie:
 
 def _table(path: Path) -> Movie | None:
     """The movie of a file with columns x, y and intensity, else None."""
-    from .tables import movie_of_table, table_of_arrays
+    from .sampled.tables import movie_of_table, table_of_arrays
 
     with np.load(path, allow_pickle=False) as archive:
         table = table_of_arrays(archive)

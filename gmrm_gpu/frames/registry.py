@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .directelectron import coordinates_beside
-from .gatan import is_recording
+from .instruments.gatan import is_recording
+from .instruments.series import SUFFIXES
 from .movie import ArrayMovie, Movie, MovieView
+from .sampled.directelectron import coordinates_beside
 from .select import FrameSelection, fit_mask, parse_clip, parse_crop, parse_frames
-from .series import SUFFIXES
 
 _READERS = {
     "npy": (".npy", ".npz"),
     "tiff": (".tif", ".tiff", ".btf"),
     "video": (".avi", ".mp4", ".mov", ".m4v", ".mkv", ".webm"),
     "images": (".gif", ".png", ".jpg", ".jpeg", ".bmp"),
-    "em": (".dm3", ".dm4", ".emd", ".ser", ".emi", ".mrc", ".hspy", ".blo", ".de5"),
-    "tvips": (".tvips",),
-    "norpix": (".seq",),
-    "tables": (".csv", ".parquet"),
-    "ragged": (".h5", ".hdf5"),
+    "instruments.em": (".dm3", ".dm4", ".emd", ".ser", ".emi", ".mrc", ".hspy", ".blo", ".de5"),
+    "instruments.tvips": (".tvips",),
+    "instruments.norpix": (".seq",),
+    "sampled.tables": (".csv", ".parquet"),
+    "sampled.ragged": (".h5", ".hdf5"),
 }
-_WITH_SIGNALS = ("em", "ragged")
+_WITH_SIGNALS = ("instruments.em", "sampled.ragged")
 """Readers of files that may hold several signals."""
 _BY_SUFFIX = {suffix: reader for reader, suffixes in _READERS.items() for suffix in suffixes}
 
@@ -91,7 +91,7 @@ def open_movie(
     """
     movie = _open_source(source, luminance, signal)
     if visited is not None or unvisited is not None:
-        from .masked import mask_movie
+        from .sampled.masked import mask_movie
 
         movie = mask_movie(movie, visited=visited, unvisited=unvisited)
     if all(option is None for option in (frames, crop, exclude, clip, pixel_size_um, frame_time_s)):
@@ -169,23 +169,23 @@ def _reader(path: Path) -> str:
             "a folder of images, or export it as a TIFF stack"
         )
     _check_readable(path)
-    return "directelectron" if path.suffix.lower() == ".mrc" and coordinates_beside(path) else reader
+    return "sampled.directelectron" if path.suffix.lower() == ".mrc" and coordinates_beside(path) else reader
 
 
 def _folder_reader(path: Path) -> str:
     """Folders as Gatan's in-situ cameras write them, of instrument files or of tables; else one image a frame."""
     _check_readable(path)
     if is_recording(path):
-        return "gatan"
+        return "instruments.gatan"
     suffixes = {file.suffix.lower() for file in path.iterdir() if not file.name.startswith(".")}
-    tables = suffixes.intersection((*_READERS["tables"], ".npz"))
+    tables = suffixes.intersection((*_READERS["sampled.tables"], ".npz"))
     images = suffixes.intersection((*_READERS["images"], *_READERS["tiff"]))
     if instruments := suffixes.intersection(SUFFIXES):
         if images:
             held = " ".join(sorted(images | instruments))
             raise InputError(f"{path.name} holds images of several kinds ({held}); give a folder of one kind")
-        return "series"
-    return "tables" if tables and not images else "images"
+        return "instruments.series"
+    return "sampled.tables" if tables and not images else "images"
 
 
 def _check_readable(path: Path) -> None:

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from .movie import Acquisition, Movie, Visits, size_text
+from ...errors import InputError
+from ..movie import Acquisition, Movie, Visits, size_text
 from .places import check_size, flat_places, size_of_largest
 
 LIST, _INFO = "_scan_coordinates.csv", "_info.txt"

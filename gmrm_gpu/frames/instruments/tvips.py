@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from .axes import UNKNOWN, Axis, calibrated
-from .movie import Acquisition, Movie
+from ...errors import InputError
+from ..axes import UNKNOWN, Axis, calibrated
+from ..movie import Acquisition, Movie
 from .stamps import stamped, told
 
 _STAMP = [("number", "<u4"), ("seconds", "<u4"), ("ms", "<u4")]

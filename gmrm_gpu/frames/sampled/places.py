@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from .movie import Movie, Visits, size_text
+from ...errors import InputError
+from ..movie import Movie, Visits, size_text
 
 
 def flat_places(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], where: str) -> np.ndarray:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from .axes import UNKNOWN, Axis, calibrated
-from .movie import Acquisition
-from .objects import detector_name
+from ...errors import InputError
+from ..axes import UNKNOWN, Axis, calibrated
+from ..movie import Acquisition
+from ..objects import detector_name
 from .stamps import stamped, told, velox_stamps
 
 _DETECTOR = (

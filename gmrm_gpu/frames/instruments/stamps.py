@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .movie import Acquisition
+from ..movie import Acquisition
 
 # Cameras stamp frames some per cent early or late; a frame left out, or a rate that drifts, adds up to a whole step.
 _EVEN, _ADDED_UP = 0.2, 0.5

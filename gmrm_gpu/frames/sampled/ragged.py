@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, MissingDependencyError
-from .images import natural_key
-from .movie import Acquisition, Movie, Visits
-from .npy import DAMAGE
+from ...errors import InputError, MissingDependencyError
+from ..images import natural_key
+from ..movie import Acquisition, Movie, Visits
+from ..npy import DAMAGE
 from .places import check_size, flat_places, size_of_largest
 
 # A damaged file may show a dataset as another kind of object, which lacks what is asked of it.

@@ -34,9 +34,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..errors import InputError, OutputError
-from .movie import Acquisition, Movie, Visits
-from .npy import DAMAGE
+from ...errors import InputError, OutputError
+from ..movie import Acquisition, Movie, Visits
+from ..npy import DAMAGE
 from .places import check_size
 
 VERSION = 1
@@ -52,7 +52,7 @@ def save_visits(
     Parameters
     ----------
     movie : sub-sampled; see `gmrm_gpu.thinning.thin_movie` for one that is not.
-    path : .npz; `open_movie` reads it, the layout is in `gmrm_gpu.frames.sparse`.
+    path : .npz; `open_movie` reads it, the layout is in `gmrm_gpu.frames.sampled.sparse`.
     overwrite : replace an existing file. progress : called with the frames done and their number.
 
     Returns

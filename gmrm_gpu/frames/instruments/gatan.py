@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from .movie import Acquisition, Movie
+from ...errors import InputError
+from ..movie import Acquisition, Movie
 from .series import SeriesMovie
 from .stamps import told
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, MissingDependencyError
-from . import instruments
-from .axes import UNKNOWN, Axis, axis_from_places
-from .movie import Movie, size_text
-from .objects import ObjectMovie
+from ...errors import InputError, MissingDependencyError
+from ..axes import UNKNOWN, Axis, axis_from_places
+from ..movie import Movie, size_text
+from ..objects import ObjectMovie
+from . import metadata
 from .stamps import told
 from .stored import best_form
 
@@ -85,8 +85,8 @@ def open_file(path: Path, *, luminance: bool = False, signal: int | None = None)
     found, said = _read(path, reader)
     signals = [_signal(one, reader) for one in found]
     chosen, left = _choose(signals, path.name, signal)
-    acquisition = instruments.facts(path, reader, chosen.found, _three(chosen))
-    acquisition = told(acquisition, *said, _left_out(left), instruments.also_held(path, reader))
+    acquisition = metadata.facts(path, reader, chosen.found, _three(chosen))
+    acquisition = told(acquisition, *said, _left_out(left), metadata.also_held(path, reader))
     assert chosen.order is not None
     data, order = best_form(path, reader, chosen.found), (*chosen.order, None)
     movie = ObjectMovie(data, order, name=path.name, luminance=luminance, acquisition=acquisition)
@@ -107,7 +107,7 @@ def _read(path: Path, reader: str) -> tuple[list[dict[str, Any]], list[str]]:
         import dask
     except ImportError:
         raise MissingDependencyError(f"reading {path.suffix} needs RosettaSciIO: pip install 'gmrm-gpu[em]'") from None
-    instruments.check_before(path, reader)
+    metadata.check_before(path, reader)
     failure: Exception | None = None
     with _listening() as said, dask.config.set({"array.chunk-size": _CHUNK}):
         try:
@@ -127,7 +127,7 @@ def _read(path: Path, reader: str) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _all_signals(module: Any, path: Path, options: dict[str, Any]) -> list[dict[str, Any]]:
     if path.suffix.lower() == ".ser":
-        return instruments.read_ser(module, path)
+        return metadata.read_ser(module, path)
     try:
         found = module.file_reader(str(path), lazy=True, **options)
     except ValueError:  # colour of DigitalMicrograph, HDF5 without chunks: these are only read as a whole
@@ -195,7 +195,7 @@ def _meaning(
 
 def _time_first(inner: list[int], axes: list[dict[str, Any]]) -> tuple[tuple[int | None, int, int] | None, str]:
     """Time is the axis with a unit of time, else the one whose name is not that of a place."""
-    from .units import to_seconds
+    from ..units import to_seconds
 
     names = [str(axes[i].get("name") or "").lower() for i in inner]
     timed = [i for i in inner if to_seconds(1, axes[i].get("units")) is not None]

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import InputError
-from .movie import ArrayMovie, Movie, Visits, size_text
+from ...errors import InputError
+from ..movie import ArrayMovie, Movie, Visits, size_text
 
 
 def mask_movie(
@@ -128,7 +128,7 @@ class LevelMovie(_Masked):
 
 
 def _open_mask(visited: str | os.PathLike[str] | np.ndarray | Movie) -> Movie:
-    from .registry import _open_source  # which imports this module where it needs it
+    from ..registry import _open_source  # which imports this module where it needs it
 
     if not isinstance(visited, np.ndarray):
         return _open_source(visited, True)  # a mask may be painted in colour

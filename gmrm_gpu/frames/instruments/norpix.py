@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from .movie import Acquisition, ArrayMovie, Movie
+from ...errors import InputError
+from ..movie import Acquisition, ArrayMovie, Movie
 from .stamps import stamped, told
 
 _MAGIC, _MONO = 0xFEED, 100

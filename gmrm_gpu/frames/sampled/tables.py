@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, MissingDependencyError
+from ...errors import InputError, MissingDependencyError
+from ..images import natural_key
+from ..movie import Acquisition, Movie
+from ..npy import DAMAGE
+from ..units import to_seconds
 from .directelectron import LIST
-from .images import natural_key
-from .movie import Acquisition, Movie
-from .npy import DAMAGE
 from .places import ListedMovie, check_size, flat_places, size_of_largest, whole_coordinates
-from .units import to_seconds
 
 SUFFIXES = (".csv", ".parquet", ".npz")
 COLUMNS = {

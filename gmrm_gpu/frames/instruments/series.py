@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ...errors import InputError
+from ..images import natural_key
+from ..movie import Acquisition, Movie
 from .em import open_file as open_em
-from .images import natural_key
-from .movie import Acquisition, Movie
 from .stamps import told
 
 SUFFIXES = (".dm3", ".dm4", ".mrc", ".emd", ".ser")
