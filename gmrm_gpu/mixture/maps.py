@@ -26,6 +26,11 @@ CELLS_PER_SD = 1.5
 """Cells of a level in a standard deviation of its Gaussian."""
 _SAMPLES = 2.0
 """Samples a frame that the finest Gaussian should hold."""
+_REACH = 6
+"""Cells beyond which the Gaussian is cut: 4 standard deviations."""
+_SMALL = 2**18
+"""Products of at most so many multiplications stay on the caller's thread in OpenBLAS. Threads of its own bring little
+here, and cost many times more than that where other threads work too."""
 SHRINKAGE = 0.1
 """Samples that the coarser map is worth where it is fully mixed (impurity 1); more where it is purer."""
 PUREST = 0.01
@@ -146,14 +151,21 @@ class CellMaps:
         """Gaussian with peak 1: each cell holds the samples around it."""
         xp = self.backend.xp
         rows, columns = (self._gaussians[size] for size in maps.shape[-2:])
-        return xp.matmul(xp.matmul(rows, maps), columns)
+        if self.backend.name == "cupy":  # a few large products, rather than many small ones
+            return xp.matmul(xp.matmul(rows, maps), columns)
+        height, width = maps.shape[-2:]
+        down = [xp.matmul(rows[part, near], maps[..., near, :]) for part, near in _bands(height, width)]
+        maps = xp.concat(down, axis=-2)
+        along = [xp.matmul(maps[..., near], columns[near, part]) for part, near in _bands(width, height)]
+        return xp.concat(along, axis=-1)
 
     @cached_property
     def _gaussians(self) -> dict[int, Array]:
         """By number of cells, (cells, cells) of every side of every level."""
         sizes = {side // 2**level for side in self.grid for level in range(self.n_levels)}
         steps = {size: np.subtract.outer(np.arange(size), np.arange(size)) / CELLS_PER_SD for size in sizes}
-        cut = {size: np.where(np.abs(step) <= 4, np.exp(-0.5 * step**2), 0.0) for size, step in steps.items()}
+        far = _REACH / CELLS_PER_SD
+        cut = {size: np.where(np.abs(step) <= far, np.exp(-0.5 * step**2), 0.0) for size, step in steps.items()}
         return {size: self.backend.real(gaussian) for size, gaussian in cut.items()}
 
 
@@ -174,6 +186,13 @@ def log_prior(prior: Array, xp: Any) -> Array:
     """Its logarithm, `NO_COMPONENT` where it is 0."""
     tiny = xp.full_like(prior, 1e-30)
     return xp.where(prior > 0, xp.log(xp.maximum(prior, tiny)), xp.full_like(prior, NO_COMPONENT))
+
+
+def _bands(size: int, other: int) -> list[tuple[slice, slice]]:
+    """Parts of `size` cells, each with the cells that its Gaussians reach; `other` : cells the other way."""
+    step = next((n for n in (64, 32, 16) if n * (n + 2 * _REACH) * other <= _SMALL), 8)
+    starts = range(0, size, step)
+    return [(slice(a, min(a + step, size)), slice(max(a - _REACH, 0), min(a + step + _REACH, size))) for a in starts]
 
 
 def _halved(maps: Array, xp: Any) -> Array:
