@@ -7,7 +7,7 @@ from collections import deque
 
 from .sources import Arrival, Notice
 
-MOST_FRAMES, MOST_BYTES = 64, 2**28
+MOST_FRAMES, MOST_BYTES = 256, 2**28
 _MOST_ITEMS = 4096
 
 
