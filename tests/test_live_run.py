@@ -228,19 +228,19 @@ def test_bad_frames_are_told_and_the_stream_goes_on(tmp_path):
 
 
 def test_a_slow_analysis_drops_frames_and_every_one_is_told(tmp_path):
-    source = Listed(arrivals(range(200)), waits=False, replays=False)
+    source = Listed(arrivals(range(600)), waits=False, replays=False)
     run = make_run(source, tmp_path, analysis=lambda: Stub(seconds=0.001))
     journal = run.run()
     done = read_records(journal.folder, journal.subject)["number"].tolist()
     assert run.n_dropped > 0
-    assert len(done) + run.n_dropped == 200
+    assert len(done) + run.n_dropped == 600
     told = []
     for line in (journal.folder / "notices.txt").read_text("utf-8").splitlines():
         spoken = line.split(" dropped")[0].split("frame")[1].lstrip("s ")
         for span in spoken.split(", "):
             ends = [int(n) for n in span.split(" to ")]
             told += range(ends[0], ends[-1] + 1)
-    assert sorted(done + told) == list(range(200))
+    assert sorted(done + told) == list(range(600))
 
 
 class Slow(Source):
