@@ -8,14 +8,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from .backend import make_backend
 from .config import SamplingConfig
 from .errors import ConfigError
 from .frames import Movie, Visits
+from .frames.over import MovieOver
 from .visited import drawn_values, sampler_of
 
 
@@ -40,27 +39,17 @@ def thin_movie(movie: Movie, sampling: SamplingConfig, *, replicate: int = 0) ->
     return ThinnedMovie(movie, sampling, replicate)
 
 
-class ThinnedMovie(Movie):
+class ThinnedMovie(MovieOver):
     """See `thin_movie`."""
 
     def __init__(self, movie: Movie, sampling: SamplingConfig, replicate: int) -> None:
-        known = movie.acquisition
-        how = "" if sampling.scheme == "fixed" else f", which --scheme {sampling.scheme} tells the analysis"
+        how = "" if sampling.scheme == "fixed" else f" Analyse them with --scheme {sampling.scheme} as well."
         note = (
-            f"{100 * sampling.rate:g} % of the pixels were kept of {movie.name}: scheme {sampling.scheme}{how}, "
-            f"seed {sampling.seed}."
+            f"{100 * sampling.rate:g} % of the pixels were kept of {movie.name}, scheme {sampling.scheme}, "
+            f"seed {sampling.seed}.{how}"
         )
-        super().__init__(
-            name=movie.name,
-            shape=movie.shape,
-            dtype=movie.dtype,
-            n_frames=len(movie),
-            frame_numbers=movie.frame_numbers,
-            valid=movie.valid,
-            acquisition=replace(known, notes=(*known.notes, note)),
-            sampled=True,
-        )
-        self._movie, self._replicates = movie, np.array([replicate])
+        super().__init__(movie, note, sampled=True)
+        self._replicates = np.array([replicate])
         self._sampler = sampler_of(movie, sampling)
         self._backend = make_backend(np)
 

@@ -110,6 +110,7 @@ def test_a_mask_that_does_not_fit_is_refused() -> None:
     assert "type <U1" in refusal(STACK, visited=np.full((H, W), "x"))
     assert "shape (9,)" in refusal(STACK, visited=np.ones(H, bool))
     assert "give one of them" in refusal(STACK, visited=MASKS, unvisited=0)
+    assert "unvisited is '0'; give the grey level as a number" in refusal(STACK, unvisited="0")
     assert "lists its visits itself" in refusal(open_movie(STACK, visited=MASKS), visited=MASKS)
 
 

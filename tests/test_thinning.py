@@ -33,7 +33,7 @@ def test_a_thinned_movie_has_the_draw_of_an_analysis(scheme: str, tmp_path: Path
     sampling = SamplingConfig(rate=0.1, scheme=scheme, seed=3)
     movie = open_movie(save_visits(thin_movie(dense(), sampling, replicate=2), tmp_path / "a.npz"))
     assert (movie.frame_numbers.tolist(), movie.frame_time_s, movie.pixel_size_um) == ([4, 5, 9], 0.5, 0.01)
-    assert movie.acquisition.notes[-1].startswith(f"10 % of the pixels were kept of dense: scheme {scheme}")
+    assert movie.acquisition.notes[-1].startswith(f"10 % of the pixels were kept of dense, scheme {scheme}")
     sampler, backend = Sampler((40, 56), sampling, ~EXCLUDED), make_backend(np)
     for t, number in enumerate(NUMBERS):
         draw = sampler.draw(np.array([2]), int(number), backend=backend)
@@ -83,7 +83,7 @@ def test_thin_writes_the_draw_and_says_how_small_it_is(tmp_path: Path, monkeypat
     out, notes = capsys.readouterr()
     size = Path("movie_thin.npz").stat().st_size
     assert f"written: movie_thin.npz, {size / 1e6:.3g} MB, {100 * size / STACK.size:.3g} % of the" in out
-    assert "scheme stratified, which --scheme stratified tells the analysis, seed 3" in notes
+    assert "scheme stratified, seed 3. Analyse them with --scheme stratified as well." in notes
     expected = thin_movie(ArrayMovie(STACK), SamplingConfig(rate=0.05, scheme="stratified", seed=3))
     movie = open_movie("movie_thin.npz")
     counts = []

@@ -7,23 +7,15 @@ from threading import Lock
 import numpy as np
 
 from .movie import Movie, Visits
+from .over import MovieOver
 
 
-class CachedMovie(Movie):
+class CachedMovie(MovieOver):
     """A movie that keeps the frames it has read, up to a number of bytes; replicates read each frame many times."""
 
     def __init__(self, movie: Movie, n_bytes: int) -> None:
-        super().__init__(
-            name=movie.name,
-            shape=movie.shape,
-            dtype=movie.dtype,
-            n_frames=len(movie),
-            frame_numbers=movie.frame_numbers,
-            valid=movie.valid,
-            acquisition=movie.acquisition,
-            sampled=movie.sampled,
-        )
-        self._movie, self._lock = movie, Lock()
+        super().__init__(movie)
+        self._lock = Lock()
         self._keep = int(n_bytes // (movie.shape[0] * movie.shape[1] * movie.dtype.itemsize))
         self._frames: dict[int, np.ndarray] = {}
 

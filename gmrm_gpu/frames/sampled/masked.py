@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 
 from ...errors import InputError
 from ..movie import ArrayMovie, Movie, Visits, size_text
+from ..over import MovieOver
 
 
 def mask_movie(
@@ -44,24 +45,7 @@ def mask_movie(
     return LevelMovie(movie, unvisited)
 
 
-class _Masked(Movie):
-    """What both kinds share: the movie of whole frames underneath."""
-
-    def __init__(self, movie: Movie, notes: tuple[str, ...]) -> None:
-        super().__init__(
-            name=movie.name,
-            shape=movie.shape,
-            dtype=movie.dtype,
-            n_frames=len(movie),
-            frame_numbers=movie.frame_numbers,
-            valid=movie.valid,
-            acquisition=replace(movie.acquisition, notes=movie.acquisition.notes + notes),
-            sampled=True,
-        )
-        self._movie = movie
-
-
-class MaskedMovie(_Masked):
+class MaskedMovie(MovieOver):
     """Visited where a mask is not 0; `mask` has one frame for all, or one for each."""
 
     def __init__(self, movie: Movie, mask: Movie) -> None:
@@ -79,7 +63,7 @@ class MaskedMovie(_Masked):
         first = self._visited(0)
         if len(mask) == 1 and not first.any():
             raise InputError("the mask of --visited is 0 everywhere; make it nonzero where the beam went")
-        super().__init__(movie, _mask_notes(first, movie._pixels(0)))
+        super().__init__(movie, *_mask_notes(first, movie._pixels(0)), sampled=True)
 
     def _visited(self, t: int) -> np.ndarray:
         """(height, width) bool."""
@@ -100,7 +84,7 @@ class MaskedMovie(_Masked):
         return Visits(where, self._movie._pixels(t).reshape(-1)[where])
 
 
-class LevelMovie(_Masked):
+class LevelMovie(MovieOver):
     """Visited where a frame does not hold the level that stands for "not visited"."""
 
     def __init__(self, movie: Movie, level: float) -> None:
@@ -116,7 +100,7 @@ class LevelMovie(_Masked):
                 f"Every pixel of level {level:g} counts as not visited (--unvisited). If visited pixels can have that "
                 "level too, they are lost and their phase comes out too small: give the mask with --visited."
             )
-        super().__init__(movie, tuple(notes))
+        super().__init__(movie, *notes, sampled=True)
 
     def _is_level(self, levels: np.ndarray) -> np.ndarray:
         return np.isnan(levels) if np.isnan(self._level) else levels == self._level
@@ -159,6 +143,8 @@ def _mask_notes(visited: np.ndarray, levels: np.ndarray) -> tuple[str, ...]:
 def _level_as(level: float, movie: Movie) -> np.generic:
     """`level` in the type of the movie; `InputError` where that has no such level."""
     dtype = movie.dtype
+    if not isinstance(level, Real):
+        raise InputError(f"unvisited is {level!r}; give the grey level as a number")
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             return dtype.type(level)
