@@ -138,6 +138,9 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert "has 3 columns" in refusal(path)
     assert "open the .mrc file beside it" in refusal(positions)
     assert "a_movie.mrc holds 6 images; give files of one image, or one stack" in refusal(tmp_path)
+    for nothing in ("", "\n \n"):
+        positions.write_text(nothing)
+        assert "lists no positions" in refusal(path)
     positions.write_text("0,0\n0,0.5\n")
     assert "y with a fraction" in refusal(path)
     assert "holds one signal" in refusal(path, signal=1)

@@ -154,6 +154,8 @@ def _map_mrc(path: Path) -> np.ndarray:
 
 def _read_list(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """x and y of each visit."""
+    if not path.read_bytes().strip():
+        raise InputError(f"{path.name} lists no positions; copy it again, or take it away if the frames are whole")
     try:
         columns = np.loadtxt(path, delimiter=",", ndmin=2)
     except (OSError, ValueError, UnicodeDecodeError) as error:
