@@ -14,6 +14,8 @@ from .results.estimate import Estimate
 
 VARIANCE_FRAMES = 9
 """Frames over which variances are averaged: that of a single frame is itself uncertain."""
+LONGEST_GAP = 64
+"""Frames that a gap in a recording counts as at most."""
 _LEAST = 0.5
 """Samples, wrongly expected, that a frame's variance stands for at least: none found does not mean none there."""
 _STEPS = np.logspace(-5, -1.5, 29)
@@ -97,8 +99,31 @@ def steady_variance(variance: np.ndarray, n_samples: np.ndarray, n_pixels: int) 
     return np.where(known, np.maximum(mean, least), np.nan)
 
 
+def places_in_time(numbers: np.ndarray) -> np.ndarray:
+    """(T,) places of frames of ascending `numbers` in a row without gaps, counted in their usual distance, from 0.
+
+    After more than `LONGEST_GAP` missing frames the curve may be anywhere, and more would only take memory.
+    """
+    steps = np.diff(numbers)
+    usual = steps.min(initial=steps[0]) if steps.size else 1
+    return np.concatenate([[0], np.cumsum(np.clip(steps // usual, 1, LONGEST_GAP))])
+
+
+def smooth_with_gaps(assisted: Estimate, numbers: np.ndarray) -> Estimate:
+    """`smooth`, where frames `numbers` (T,) of a recording are there: the curve moved on in those that are not."""
+    places = places_in_time(numbers)
+    if places[-1] == places.size - 1:
+        return smooth(assisted)
+    share, sd = (np.full((assisted.share.shape[0], places[-1] + 1), np.nan) for _ in range(2))
+    share[:, places], sd[:, places] = assisted.share, assisted.sd
+    found = smooth(Estimate(share, sd))
+    return Estimate(found.share[:, places], found.sd[:, places])
+
+
 def smooth(assisted: Estimate) -> Estimate:
     """The curve that all frames together support: a local linear trend, filtered forwards and smoothed back.
+
+    Frames are evenly spaced; one without a share is NaN.
 
     The level moves by its slope from frame to frame, the slope by a random step. How large steps are is not known:
     every candidate size is run, and curves and variances are averaged by their marginal likelihood, so that the

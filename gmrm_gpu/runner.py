@@ -236,7 +236,7 @@ class Runner:
     def tally_settings(self, rate: float) -> TallySettings:
         """What the curves of a run at `rate` are made with."""
         return TallySettings(
-            n_frames=len(self.movie),
+            numbers=self.movie.frame_numbers,
             n_pixels=self.scale.n_pixels,
             sampler=self.sampler(rate),
             estimator=self.config.estimator,

@@ -11,7 +11,7 @@ from .backend import Array, Backend
 from .classify import NOT_VISITED
 from .config import ESTIMATORS
 from .correct import Corrected, Corrector
-from .estimate import Estimate, sample_mean, smooth, steady_variance
+from .estimate import Estimate, sample_mean, smooth_with_gaps, steady_variance
 from .recorder import Observer
 from .sampling import Draw, Sampler
 
@@ -62,9 +62,12 @@ class Expected:
 
 @dataclass(frozen=True)
 class TallySettings:
-    """What a run's curves are made with; weights : (height * width,) of a volume of revolution, or None."""
+    """What a run's curves are made with.
 
-    n_frames: int
+    numbers : (T,) of the frames. weights : (height * width,) of a volume of revolution, or None.
+    """
+
+    numbers: np.ndarray
     n_pixels: int
     sampler: Sampler
     estimator: str
@@ -95,10 +98,11 @@ class Tally:
 
     def __init__(self, settings: TallySettings, n_replicates: int, observer: Observer) -> None:
         self.settings, self.observer = settings, observer
-        self.curves = Curves.empty(n_replicates, settings.n_frames)
+        n_frames = len(settings.numbers)
+        self.curves = Curves.empty(n_replicates, n_frames)
         self._waiting: dict[int, tuple[Draw, Expected | None]] = {}
-        self._variance = {name: np.full((n_replicates, settings.n_frames), np.nan) for name in (*ESTIMATORS, "volume")}
-        self._volume = np.full((n_replicates, settings.n_frames), np.nan)
+        self._variance = {name: np.full((n_replicates, n_frames), np.nan) for name in (*ESTIMATORS, "volume")}
+        self._volume = np.full((n_replicates, n_frames), np.nan)
 
     def push(
         self,
@@ -180,7 +184,7 @@ class Tally:
         for name in ("count", "posterior", "assisted"):
             getattr(curves, f"{name}_sd")[...] = self._sd(name)
         if np.isfinite(curves.assisted).any():
-            smoothed = smooth(Estimate(curves.assisted, curves.assisted_sd))
+            smoothed = smooth_with_gaps(Estimate(curves.assisted, curves.assisted_sd), self.settings.numbers)
             lost = ~np.isfinite(curves.assisted)
             curves.smoothed[...] = np.where(lost, np.nan, np.clip(smoothed.share, 0, 1))
             curves.smoothed_sd[...] = np.where(lost, np.nan, smoothed.sd)
@@ -203,7 +207,7 @@ class Tally:
         scaled = steady_variance(self._variance["volume"] / weight**2, curves.n_samples, self.settings.n_pixels)
         found = Estimate(self._volume, np.sqrt(scaled) * weight)
         if self.settings.estimator == "smoothed":
-            shares = smooth(Estimate(self._volume / weight, np.sqrt(scaled)))
+            shares = smooth_with_gaps(Estimate(self._volume / weight, np.sqrt(scaled)), self.settings.numbers)
             found = Estimate(shares.share * weight, shares.sd * weight)
         curves.volume_share[...] = np.maximum(found.share, 0)
         curves.volume_share_sd[...] = found.sd

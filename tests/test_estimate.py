@@ -168,6 +168,22 @@ def test_smoother_equals_the_joint_normal_law():
         np.testing.assert_allclose(found.sd[0], np.sqrt(variance), rtol=1e-5)
 
 
+def test_frames_that_are_missing_are_gaps_for_the_smoother():
+    _, y, sd = curve(12, 1)
+    kept = np.array([0, 1, 4, 5, 6, 9, 11])
+    found = estimate.smooth_with_gaps(Estimate(y[None, kept], sd[None, kept]), 100 + 3 * kept)
+    y[np.setdiff1d(np.arange(12), kept)] = np.nan
+    mean, variance = oracle.local_trend(y, sd**2, estimate._STEPS)
+    np.testing.assert_allclose(found.share[0], mean[kept], atol=1e-8)
+    np.testing.assert_allclose(found.sd[0], np.sqrt(variance[kept]), rtol=1e-5)
+
+
+def test_places_in_time():
+    assert estimate.places_in_time(np.array([3])).tolist() == [0]
+    assert estimate.places_in_time(np.array([0, 5, 10, 20, 35])).tolist() == [0, 1, 2, 4, 7]
+    assert estimate.places_in_time(np.array([0, 1, 10_000])).tolist() == [0, 1, 65]
+
+
 def test_smoothed_is_narrower_than_single_frames():
     # Errors of 200 curves of 60 frames, seeds 0-199.
     truth, y, sd = (np.stack(a) for a in zip(*(curve(60, seed) for seed in range(200)), strict=True))

@@ -23,7 +23,7 @@ from gmrm_gpu.estimate import smooth
 from gmrm_gpu.frames import Visits
 from gmrm_gpu.live import run as run_module
 from gmrm_gpu.live.analysis import LiveAnalysis
-from gmrm_gpu.live.finish import places_in_time, result_of, smooth_in_parts
+from gmrm_gpu.live.finish import result_of, smooth_in_parts
 from gmrm_gpu.live.journal import (
     MOST_PICTURES,
     Journal,
@@ -457,9 +457,6 @@ def test_smoothing_in_parts_is_smoothing_at_once(tmp_path):
 
 
 def test_lost_frames_are_gaps_for_the_smoother(tmp_path):
-    assert places_in_time(np.array([3])).tolist() == [0]
-    assert places_in_time(np.array([0, 5, 10, 20, 35])).tolist() == [0, 1, 2, 4, 7]
-    assert places_in_time(np.array([0, 1, 10_000])).tolist() == [0, 1, 65]
     numbers = [*range(10), *range(20, 30)]
     journal = make_run(Listed(arrivals(numbers)), tmp_path).run()
     shares = np.full((1, 30), np.nan)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import __version__
 from ..config import ESTIMATORS
-from ..estimate import smooth
+from ..estimate import places_in_time, smooth
 from ..results import AnalysisResult, Estimate, Examples, MixtureFit, MovieInfo
 from .journal import Subject, read_labels, read_pictures, read_records, read_subject
 
@@ -19,8 +19,6 @@ N_EXAMPLES = 6
 SMOOTHED_AT_ONCE, OVERLAP = 8192, 512
 """Frames that the smoother takes at once, and how many of them it shares with its neighbours: memory stays bounded,
 and a frame is told by all that lie within `OVERLAP` of it."""
-LONGEST_GAP = 64
-"""Frames; after so many the curve may be anywhere, and more would only take memory."""
 _FITS = ("weights", "means", "sigmas", "coef", "log_likelihood", "n_iter")
 
 
@@ -80,13 +78,6 @@ def _smoothed(shares: dict[str, np.ndarray], numbers: np.ndarray) -> dict[str, n
         "smoothed": np.where(lost, np.nan, np.clip(found.share[0, places], 0, 1)),
         "smoothed_sd": np.where(lost, np.nan, found.sd[0, places]),
     }
-
-
-def places_in_time(numbers: np.ndarray) -> np.ndarray:
-    """Places of frames of ascending `numbers` in a row without gaps; a gap counts as `LONGEST_GAP` at most."""
-    steps = np.diff(numbers)
-    usual = steps.min(initial=steps[0]) if steps.size else 1
-    return np.concatenate([[0], np.cumsum(np.clip(steps // usual, 1, LONGEST_GAP))])
 
 
 def smooth_in_parts(share: np.ndarray, sd: np.ndarray, size: int = SMOOTHED_AT_ONCE) -> Estimate:
