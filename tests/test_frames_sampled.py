@@ -273,6 +273,25 @@ def test_a_folder_of_tables_has_one_file_a_frame(tmp_path: Path) -> None:
     assert "scan11.csv differs from scan9.csv in its header" in refusal(tmp_path)
     csv(tmp_path / "scan11.csv", "# shape = 4 x 5\nframe,x,y,counts\n1,1,1,2\n")
     assert "in a folder each file is one frame" in refusal(tmp_path)
+    (tmp_path / "scan11.csv").write_text("")
+    assert "scan11.csv is empty (0 bytes)" in refusal(tmp_path)
+    # A frame in which the beam went nowhere.
+    csv(tmp_path / "scan11.csv", "# shape = 4 x 5\nx,y,counts\n")
+    csv(tmp_path / "scan12.csv", "# shape = 4 x 5\nx,y,counts\n1,0,5\n")
+    movie = open_movie(tmp_path)
+    assert movie.frame_numbers.tolist() == [0, 1, 3]
+    assert (movie.dtype, listed(movie, 2)) == (np.uint16, [(1, 5)])
+    assert "1 files list no visits and are left out as frames: scan11.csv." in movie.acquisition.notes
+    for number in (9, 10, 12):
+        (tmp_path / f"scan{number}.csv").unlink()
+    assert "lists no visits" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("head", ["Frame #", "frame_no.", "Frame-Number", "t", "FRAME INDEX"])
+def test_names_that_a_column_of_frames_may_have(tmp_path: Path, head: str) -> None:
+    movie = open_movie(csv(tmp_path / "a.csv", f"# shape = 2 x 2\n,x,y,counts,{head}\n0,1,1,7,4\n1,0,0,8,5\n"))
+    assert movie.frame_numbers.tolist() == [4, 5]
+    assert movie.acquisition.notes == ("a.csv has columns that are not used: one without a name.",)
 
 
 def test_a_folder_of_npz_tables(tmp_path: Path) -> None:

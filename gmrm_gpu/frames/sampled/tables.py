@@ -30,10 +30,10 @@ COLUMNS = {
     "x": ("x", "col", "column", "xpos", "xposition", "xpixel", "xpx"),
     "y": ("y", "row", "ypos", "yposition", "ypixel", "ypx"),
     "intensity": ("intensity", "value", "z", "counts", "count", "signal", "grey", "gray", "greylevel", "graylevel"),
-    "frame": ("frame", "frames", "framenumber", "slice", "t"),
+    "frame": ("frame", "frames", "framenumber", "frameno", "framenr", "frameindex", "slice", "t"),
     "time": ("time", "times", "timestamp"),
 }
-"""Names that a column may have, without regard to case, spaces and underscores."""
+"""Names that a column may have, without regard to case and to what is no letter."""
 _KNOWN = ("shape", "height", "width", "pixel_size_um", "frame_time_s")
 _PIXELS = ("", "px", "pixel", "pixels", "index")
 
@@ -107,6 +107,8 @@ def table_of_arrays(arrays: Mapping[str, Any]) -> Table | None:
 def _read(path: Path) -> Table:
     if path.name.endswith(LIST):
         raise InputError(f"{path.name} lists the positions of a scan and no grey levels; open the .mrc file beside it")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path.name} is empty (0 bytes); give a complete file")
     try:
         return {".parquet": _read_parquet, ".npz": _read_npz}.get(path.suffix.lower(), _read_csv)(path)
     except (InputError, MissingDependencyError):
@@ -218,16 +220,22 @@ def _joined(tables: list[Table], names: list[str]) -> Table:
             raise InputError(
                 f"{name} has a column for frames, but in a folder each file is one frame; open it by itself"
             )
-        _check_columns(table.columns, table.units, name)
+        _check_columns(table.columns, table.units, name, least=0)
     first = tables[0]
     for table, name in zip(tables, names, strict=True):
         if table.known != first.known or table.units != first.units:
             raise InputError(f"{name} differs from {names[0]} in its header; give tables of one recording")
-    columns = {key: np.concatenate([table.columns[key] for table in tables]) for key in ("x", "y", "intensity")}
-    columns["frame"] = np.repeat(np.arange(len(tables)), [len(table.columns["x"]) for table in tables])
+    counts = np.array([len(table.columns["x"]) for table in tables])
+    # Without rows a column has no type that it could share with the others.
+    filled = [table for table, count in zip(tables, counts, strict=True) if count] or tables
+    columns = {key: np.concatenate([table.columns[key] for table in filled]) for key in ("x", "y", "intensity")}
+    columns["frame"] = np.repeat(np.arange(len(tables)), counts)
     notes = [note for table in tables for note in table.notes]
     if len(notes) > 3:
         notes[3:] = [f"{len(notes) - 3} more such notes are about other files of the folder."]
+    if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
+        shown = ", ".join(empty[:8]) + (", ..." if len(empty) > 8 else "")
+        notes.append(f"{len(empty)} files list no visits and are left out as frames: {shown}.")
     return Table(columns, first.units, first.known, notes)
 
 
@@ -244,13 +252,13 @@ def _columns(heads: list[str], name: str) -> tuple[dict[str, str], list[str]]:
         if key in kept:
             raise InputError(f"{name} has two columns for {key}: {kept[key]} and {head}; rename the one not meant")
         kept[key] = head
-    unused = [head for head in heads if head not in kept.values()]
+    unused = [head or "one without a name" for head in heads if head not in kept.values()]
     return kept, [f"{name} has columns that are not used: {', '.join(unused)}."] if kept and unused else []
 
 
 def _column(head: str) -> str | None:
     """Which of `COLUMNS` a header names."""
-    plain = re.sub(r"[\s_.-]", "", re.sub(r"[(\[].*", "", head)).lower()
+    plain = re.sub(r"[\W_]", "", re.sub(r"[(\[].*", "", head)).lower()
     ending = re.fullmatch(r"(time|t)(s|ms|us|min)", plain)
     if ending:
         return "time"
@@ -265,7 +273,7 @@ def _unit(head: str) -> str:
     return match[1] if match else ""
 
 
-def _check_columns(columns: Mapping[str, np.ndarray], units: Mapping[str, str], name: str) -> None:
+def _check_columns(columns: Mapping[str, np.ndarray], units: Mapping[str, str], name: str, *, least: int = 1) -> None:
     missing = [key for key in ("x", "y", "intensity") if key not in columns]
     if missing:
         raise InputError(
@@ -279,7 +287,7 @@ def _check_columns(columns: Mapping[str, np.ndarray], units: Mapping[str, str], 
     if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) != 1:
         held = ", ".join(f"{key} {shape}" for key, shape in lengths.items())
         raise InputError(f"{name} holds {held}; give columns of one length")
-    if not lengths["x"][0]:
+    if lengths["x"][0] < least:
         raise InputError(f"{name} lists no visits; give a table with at least one row")
 
 
