@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from cli_tools import enter, entries, explode, need, rows_of
 
+from gmrm_gpu.cli import live as command
 from gmrm_gpu.cli import main
 from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, MixtureConfig
 from gmrm_gpu.errors import InputError, OutputError
@@ -34,6 +36,7 @@ from gmrm_gpu.live.journal import (
     read_subject,
 )
 from gmrm_gpu.live.mailbox import Closed, Mailbox, spans
+from gmrm_gpu.live.page import LivePage
 from gmrm_gpu.live.run import LiveRun, NoticeBook, Plan
 from gmrm_gpu.live.sources import Arrival, Notice, Source, open_source
 from gmrm_gpu.live.update import Alarm, LiveFrame, LiveState
@@ -315,6 +318,80 @@ def test_a_full_disk_stops_the_run_with_what_was_written_kept(tmp_path, monkeypa
     with pytest.raises(OutputError, match=r"No space left on device; make room, then go on with --resume .*r\.live"):
         run.run()
     assert len(read_records(tmp_path / "r.live", run.journal.subject)) == 4
+
+
+class Cramped:
+    """An unbuffered file on a disk that is nearly full: it takes a part and says so only by the number it returns."""
+
+    def __init__(self, path, room):
+        self.file, self.room = path.open("ab", buffering=0), room
+
+    def write(self, content):
+        if self.room == 0:
+            raise OSError(28, "No space left on device")
+        n = self.file.write(content[: self.room])
+        self.room -= n
+        return n
+
+    def close(self):
+        self.file.close()
+
+
+def test_a_disk_that_takes_half_of_a_frame_has_not_taken_it(tmp_path):
+    run = make_run(Listed(arrivals(range(2))), tmp_path)
+    journal = Journal.resume(run.run().folder)
+    journal._labels.close()
+    journal._labels = Cramped(journal.folder / "labels.bin", 10)
+    with pytest.raises(OutputError, match="No space left on device"):
+        journal.add(live_frame(2, FRAMES[2]))
+    journal.close()
+    again = Journal.resume(journal.folder)
+    again.add(live_frame(2, FRAMES[2]))
+    again.close()
+    records = read_records(again.folder, again.subject)
+    assert list(records["number"]) == [0, 1, 2]
+    np.testing.assert_array_equal(list(read_labels(again.folder, again.subject, records))[2], 1 + (FRAMES[2] > 100))
+
+
+def test_half_a_picture_is_none(tmp_path, monkeypatch):
+    journal = make_run(Listed(arrivals(range(2))), tmp_path).run()
+    journal = Journal.resume(journal.folder)
+
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[:200])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        journal.add(live_frame(2, FRAMES[2]))
+    monkeypatch.undo()
+    journal.close()
+    assert list(read_pictures(journal.folder, 12)) == [0, 1]
+
+
+def test_a_journal_that_cannot_be_begun_leaves_nothing_and_notices_need_room_too(tmp_path, monkeypatch):
+    journal = make_run(Listed(arrivals(range(2))), tmp_path).run()
+    shutil.rmtree(journal.folder / "pictures")
+    (journal.folder / "notices.txt").unlink()
+    (journal.folder / "notices.txt").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write into .*r\.live"):
+        journal.notice("a sentence")
+    shutil.rmtree(journal.folder)
+    monkeypatch.setattr(Path, "write_text", explode(OSError(28, "No space left on device")))
+    with pytest.raises(OutputError, match="No space left on device"):
+        Journal.create(journal.folder, journal.subject)
+    assert entries(tmp_path) == []
+
+
+def test_two_runs_cannot_write_one_journal(tmp_path):
+    need("fcntl")
+    journal = make_run(Listed(arrivals(range(2))), tmp_path).run()
+    going_on = Journal.resume(journal.folder)
+    with pytest.raises(OutputError, match="belongs to a run that is going on; stop that one first"):
+        Journal.resume(journal.folder)
+    going_on.close()
+    Journal.resume(journal.folder).close()
 
 
 def test_repeated_notices_are_said_ever_more_rarely():
@@ -732,3 +809,24 @@ def test_a_long_run_keeps_its_memory_and_accounts_for_every_frame():
     assert found["n_frames"] == 400
     assert found["unaccounted"] == 0
     assert found["resident_mb_end"] < found["resident_mb_settled"] + 3
+
+
+def test_a_port_that_is_taken_is_told_before_the_first_frame(work, capsys, monkeypatch):
+    monkeypatch.setattr(LiveRun, "run", explode(AssertionError("it waits for frames first")))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main([word for word in SIMULATED if word != "--no-page"] + ["--port", port]) == 2
+    assert f"the page cannot use port {port}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_page_says_whether_there_are_results(work, monkeypatch, fails):
+    need("tifffile")
+    said = []
+    monkeypatch.setattr(LivePage, "end", lambda page, text: said.append(text))
+    if fails:
+        monkeypatch.setattr(command, "fill_analysis", explode(OutputError("no room")))
+    code = main([word for word in SIMULATED if word != "--no-page"] + ["--frames", "3"])
+    assert code == fails
+    expected = "its results are not written; 3 frames analysed so far are kept in s.live"
+    assert (expected if fails else "its results are in s.") in said[0]

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ import numpy as np
 from ..config import AnalysisConfig
 from ..errors import ConfigError, InputError, OutputError
 from ..live.analysis import LiveAnalysis
+from ..live.claim import claimed
 from ..live.finish import result_of
 from ..live.journal import SUFFIX, Journal, Subject, read_labels, read_records, read_subject, saved_state
-from ..live.page import LivePage
+from ..live.page import LivePage, check_port
 from ..live.run import LiveRun, Plan
 from ..live.sources import SIMULATION, Arrival, Source, open_source
 from ..live.update import LiveFrame, LiveState
@@ -41,6 +42,8 @@ def run_live_command(args: argparse.Namespace, console: Console) -> None:
     check_extras(labels=True, report=not args.no_report)
     if args.frames is not None and args.frames < 0:
         raise ConfigError(f"--frames is {args.frames}; it must be 0 or more")
+    if not args.no_page:
+        check_port(args.port)  # not when the first frame has come, which may be hours later
     plan, journal = _resumed(args) if args.resume else (_planned(args), None)
     known = {"overwrite": args.overwrite, "inputs": [*_input_files(args), plan.journal]}
     check_new_folder(plan.out, **known)
@@ -61,13 +64,13 @@ def run_live_command(args: argparse.Namespace, console: Console) -> None:
         with _stoppable(run, shown):
             shown.waiting(source)
             journal = run.run()
-        with new_folder(plan.out, **known) as folder:
+        with claimed(plan.journal) if journal else nullcontext(), new_folder(plan.out, **known) as folder:
             result, failure = _written(journal, source, folder, run, started, args)
     except BaseException:
+        shown.close(f"The run has stopped, and its results are not written; {_kept(run) or 'no frame was analysed'}.")
         _tell_what_is_kept(run)
         raise
-    finally:
-        shown.close(plan.out)
+    shown.close(f"The run has ended; its results are in {plan.out}.")
     shutil.rmtree(plan.journal)
     _print(result, plan.out, failure, args, console)
 
@@ -215,13 +218,13 @@ class _Shown:
         self._shown_at = now
         print(f"\r\x1b[K{status_text(state, self._share)}", end="", file=sys.stderr, flush=True)
 
-    def close(self, out: Path) -> None:
-        """Take the line away; tell those who watch the page where the results are."""
+    def close(self, message: str) -> None:
+        """Take the line away; tell those who watch the page how it ended."""
         if self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         if self._page is not None:
             with suppress(Exception):  # a browser must not cost results
-                self._page.end(f"The run has ended; its results are in {out}.")
+                self._page.end(message)
                 self._page.close()
             self._page = None
 
@@ -297,10 +300,16 @@ def _tell_what_is_kept(run: LiveRun) -> None:
     if journal.n_frames == 0:
         shutil.rmtree(journal.folder, ignore_errors=True)
         return
-    folder = journal.folder
-    text = f"{say.count(journal.n_frames, 'frame')} analysed so far are kept in {folder}"
-    cure = f"gmrm-gpu live --resume {folder} goes on, with --frames 0 it only writes the results"
-    print(f"gmrm-gpu: {text}; {cure}", file=sys.stderr)
+    cure = f"gmrm-gpu live --resume {journal.folder} goes on, with --frames 0 it only writes the results"
+    print(f"gmrm-gpu: {_kept(run)}; {cure}", file=sys.stderr)
+
+
+def _kept(run: LiveRun) -> str | None:
+    """What there is of a run that did not come to its results; None where there is nothing."""
+    if run.journal is None or run.journal.n_frames == 0:
+        return None
+    n = run.journal.n_frames
+    return f"{say.count(n, 'frame')} analysed so far {'is' if n == 1 else 'are'} kept in {run.journal.folder}"
 
 
 def _print(result: AnalysisResult, out: Path, failure: str | None, args: argparse.Namespace, console: Console) -> None:

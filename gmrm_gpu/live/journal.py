@@ -2,15 +2,17 @@
 
 A journal is a folder: ``journal.json`` (what is analysed, and how), ``frames.bin`` (one record a frame, with a check
 sum), ``labels.bin`` (the compressed label images one after the other; the records say where), ``alarms.csv``,
-``notices.txt``, ``pictures/`` (a few frames for the report), ``valid.npy`` where pixels are excluded, and
-``state-N.npz``, the state of the analysis after N frames.
+``notices.txt``, ``pictures/`` (a few frames for the report), ``valid.npy`` where pixels are excluded,
+``state-N.npz``, the state of the analysis after N frames, and ``lock``, held by the run that writes.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +27,7 @@ from ..errors import InputError, OutputError
 from ..frames.movie import Acquisition
 from ..quantify import make_scale
 from ..results import Scale
+from .claim import claim, claimed
 from .update import LiveFrame
 
 FORMAT, VERSION = "gmrm-gpu live journal", 1
@@ -87,6 +90,7 @@ class Journal:
     ) -> None:
         self.folder, self.subject, self.valid, self.n_frames = folder, subject, valid, n_frames
         mixture = subject.config.mixture
+        self._claim = claim(folder)
         self._type = record_type(mixture.n_components, mixture.n_terms)
         # Unbuffered: what is written is the system's, whatever happens to this process.
         self._records: BinaryIO = (folder / "frames.bin").open("ab", buffering=0)
@@ -110,11 +114,13 @@ class Journal:
                 np.save(folder / "valid.npy", valid)
             with open(folder / "alarms.csv", "w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerow(("frame", "time_s", "what", "score", "text"))
-            (folder / "notices.txt").touch()
+            for name in ("notices.txt", "frames.bin", "labels.bin"):
+                (folder / name).touch()
             (folder / "journal.json").write_text(json.dumps(_described(subject), indent=2) + "\n", "utf-8")
         except FileExistsError:
             raise OutputError(_unfinished(folder)) from None
         except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)  # half a journal could not be resumed
             raise OutputError(f"cannot write {folder}: {error.strerror or error}") from None
         return Journal(folder, subject, valid, 0, 0)
 
@@ -126,12 +132,15 @@ class Journal:
         ------
         InputError
             The folder holds no journal, or one that is damaged.
+        OutputError
+            A run is still writing it, or it cannot be written.
         """
         subject, valid = read_subject(folder)
-        records = read_records(folder, subject)
-        end = int(records["labels_at"][-1] + records["labels_bytes"][-1]) if len(records) else 0
-        os.truncate(folder / "frames.bin", records.nbytes)
-        os.truncate(folder / "labels.bin", end)
+        with claimed(folder):
+            records = read_records(folder, subject)
+            end = int(records["labels_at"][-1] + records["labels_bytes"][-1]) if len(records) else 0
+            os.truncate(folder / "frames.bin", records.nbytes)
+            os.truncate(folder / "labels.bin", end)
         return Journal(folder, subject, valid, len(records), end)
 
     def add(self, frame: LiveFrame, n_dropped: int = 0) -> None:
@@ -159,21 +168,28 @@ class Journal:
         record["labels_crc"] = zlib.crc32(packed)
         record["crc"] = zlib.crc32(record.tobytes()[:-4])
         try:
-            self._labels.write(packed)
-            self._records.write(record.tobytes())
+            _write_all(self._labels, packed)
+            _write_all(self._records, record.tobytes())
             self._labels_end += len(packed)
             self._keep_picture(frame)
             self._add_alarms(frame)
         except OSError as error:
-            raise OutputError(
-                f"cannot write into {self.folder}: {error.strerror or error}; {_cure(self.folder)}"
-            ) from None
+            raise self._cannot_write(error) from None
         self.n_frames += 1
 
     def notice(self, text: str) -> None:
-        """Append a sentence, with the time of day."""
-        with open(self.folder / "notices.txt", "a", encoding="utf-8") as file:
-            file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
+        """Append a sentence, with the time of day.
+
+        Raises
+        ------
+        OutputError
+            As `add`.
+        """
+        try:
+            with open(self.folder / "notices.txt", "a", encoding="utf-8") as file:
+                file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
+        except OSError as error:
+            raise self._cannot_write(error) from None
 
     def save_state(self, analysis: Any) -> None:
         """Keep the state of the analysis after the frames so far, and the one before."""
@@ -187,21 +203,29 @@ class Journal:
 
     def close(self) -> None:
         """Close the files; the journal stays."""
-        self._records.close()
-        self._labels.close()
+        for file in (self._records, self._labels, self._claim):
+            file.close()
 
     def _keep_picture(self, frame: LiveFrame) -> None:
         """Keep at most `MOST_PICTURES` of the frames so far, evenly spread."""
         index = self.n_frames
         if index % self._stride:
             return
-        np.save(self.folder / "pictures" / f"{index}.npy", frame.picture.astype(np.float32, copy=False))
+        picture = io.BytesIO()
+        np.save(picture, frame.picture.astype(np.float32, copy=False))
+        path = self.folder / "pictures" / f"{index}.npy"
+        part = path.with_suffix(".part")
+        part.write_bytes(picture.getvalue())  # half of it must not count as one
+        os.replace(part, path)
         self._pictures.append(index)
         if len(self._pictures) > MOST_PICTURES:
             self._stride *= 2
             for other in [n for n in self._pictures if n % self._stride]:
                 (self.folder / "pictures" / f"{other}.npy").unlink(missing_ok=True)
                 self._pictures.remove(other)
+
+    def _cannot_write(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write into {self.folder}: {error.strerror or error}; {_cure(self.folder)}")
 
     def _add_alarms(self, frame: LiveFrame) -> None:
         if not frame.alarms:
@@ -292,6 +316,13 @@ def _described(subject: Subject) -> dict[str, Any]:
 
 def _unfinished(folder: Path) -> str:
     return f"{folder} is an unfinished live run; go on with --resume {folder}, or remove it"
+
+
+def _write_all(file: BinaryIO, content: bytes) -> None:
+    """Write everything to an unbuffered file, which by itself may take a part and say nothing."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _cure(folder: Path) -> str:

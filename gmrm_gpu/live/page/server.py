@@ -97,8 +97,7 @@ class LivePage:
         try:
             self._server = _Server(port, self.token, setup, self._feed)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"the page cannot use port {port} ({reason}); give another, or 0 for any") from None
+            raise _no_port(port, error) from None
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="live page", daemon=True)
         self._thread.start()
 
@@ -133,6 +132,29 @@ class LivePage:
         self._feed.end("The program was stopped.")
         self._server.finish()
         self._thread.join()
+
+
+def check_port(port: int) -> None:
+    """Refuse a port now that `LivePage` could not use later.
+
+    Raises
+    ------
+    ConfigError
+        The port is taken, or may not be used.
+    """
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            if _Server.allow_reuse_address:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((ADDRESS, port))
+            probe.listen()
+    except (OSError, OverflowError) as error:
+        raise _no_port(port, error) from None
+
+
+def _no_port(port: int, error: Exception) -> ConfigError:
+    reason = getattr(error, "strerror", None) or error
+    return ConfigError(f"the page cannot use port {port} ({reason}); give another, or 0 for any")
 
 
 def phase_colours(names: Sequence[str], foreground: int) -> list[dict[str, str]]:
