@@ -30,6 +30,7 @@ from gmrm_gpu.live.journal import (
     MOST_PICTURES,
     Journal,
     Subject,
+    read_files,
     read_labels,
     read_pictures,
     read_records,
@@ -382,6 +383,15 @@ def test_a_journal_that_cannot_be_begun_leaves_nothing_and_notices_need_room_too
     with pytest.raises(OutputError, match="No space left on device"):
         Journal.create(journal.folder, journal.subject)
     assert entries(tmp_path) == []
+
+
+def test_a_journal_knows_the_file_of_each_recorded_frame(tmp_path):
+    items = [replace(arrival, origin=f"é{arrival.number // 2}.tif") for arrival in arrivals(range(3))]
+    journal = make_run(Listed(items), tmp_path).run()
+    with (journal.folder / "files.txt").open("a") as file:
+        file.write('[3, "not recorded.tif"]\n[4, "half a li')
+    records = read_records(journal.folder, journal.subject)
+    assert read_files(journal.folder, records) == [(0, "é0.tif"), (1, "é0.tif"), (2, "é1.tif")]
 
 
 def test_two_runs_cannot_write_one_journal(tmp_path):

@@ -205,10 +205,43 @@ def test_folder_new_only_and_burst(tmp_path):
     assert len(seen.wait(20)) == 20
     seen.close()
     assert source.skipped == ("old.npy",)
-    again = watch(tmp_path, skip=source.skipped, after=17)  # as a run that is resumed
+    taken = [(a.number, a.origin) for a in seen.items if isinstance(a, Arrival) and a.number < 18]
+    again = watch(tmp_path, skip=source.skipped, taken=taken, after=17)  # as a run that is resumed
     assert [a.number for a in again.wait(2)] == [18, 19]
     again.close()
     assert not any("old" in i.text for i in seen.items if isinstance(i, Notice))
+
+
+def test_folder_is_taken_up_again_by_the_names_of_files_whatever_their_order_was(tmp_path):
+    for name, frames in (("f1", FRAMES[:3]), ("f3", FRAMES[3:6]), ("f2", FRAMES[6:]), ("f4", FRAMES[:2])):
+        np.save(tmp_path / f"{name}.npy", frames)
+    (tmp_path / "a.png").write_bytes(b"not of the kind that is read")
+    (tmp_path / "f1.npy").unlink()  # read, then tidied away
+    # f1, f3, and of f2, which came late, one frame of two.
+    taken = [*((n, "f1.npy") for n in range(3)), *((n, "f3.npy") for n in range(3, 6)), (6, "f2.npy")]
+    seen = watch(tmp_path, taken=taken, after=4)
+    found = seen.wait(5)
+    seen.close()
+    assert [(a.number, a.origin[:2]) for a in found] == [(5, "f3"), (6, "f2"), (7, "f2"), (8, "f4"), (9, "f4")]
+    np.testing.assert_array_equal(np.stack([a.content for a in found]), FRAMES[[5, 6, 7, 0, 1]])
+    gone = watch(tmp_path, taken=taken)
+    assert [a.number for a in gone.wait(7)] == list(range(3, 10))
+    gone.close()
+    assert gone.items[0] == Notice("f1.npy was analysed before and cannot be read again; the fit goes on without it")
+
+
+def test_folder_tells_of_files_written_again_and_forgets_those_that_are_gone(tmp_path):
+    for t in range(3):
+        np.save(tmp_path / f"f{t}.npy", FRAMES[t])
+    seen = watch(tmp_path)
+    seen.wait(3)
+    np.save(tmp_path / "f1.npy", FRAMES[:2])
+    (notice,) = seen.wait(1, Notice)
+    assert notice == Notice("f1.npy was written again after it was read; what it holds now is not used", 1)
+    (tmp_path / "f2.npy").unlink()
+    time.sleep(0.1)
+    assert "f2.npy" not in seen.source._done
+    seen.close()
 
 
 def test_folder_of_an_in_situ_camera_is_looked_through_in_the_order_of_time(tmp_path):

@@ -21,7 +21,16 @@ from ..errors import ConfigError, InputError, OutputError
 from ..live.analysis import LiveAnalysis
 from ..live.claim import claimed
 from ..live.finish import result_of
-from ..live.journal import SUFFIX, Journal, Subject, read_labels, read_records, read_subject, saved_state
+from ..live.journal import (
+    SUFFIX,
+    Journal,
+    Subject,
+    read_files,
+    read_labels,
+    read_records,
+    read_subject,
+    saved_state,
+)
 from ..live.page import LivePage, check_port
 from ..live.run import LiveRun, Plan
 from ..live.sources import SIMULATION, Arrival, Source, open_source
@@ -128,12 +137,13 @@ def _resumed(args: argparse.Namespace) -> tuple[Plan, Journal]:
 def _open(plan: Plan, journal: Journal | None) -> Source:
     if plan.most_frames == 0:
         return _Nothing()
-    after = None
+    after, taken = None, []
     if journal is not None and journal.n_frames:
         records = read_records(journal.folder, journal.subject)
         saved = saved_state(journal.folder, records)
         after = None if saved is None else int(records["number"][saved[1] - 1])
-    return open_source(plan.source, **plan.opening, after=after)
+        taken = read_files(journal.folder, records)
+    return open_source(plan.source, **plan.opening, taken=taken, after=after)
 
 
 class _Nothing(Source):

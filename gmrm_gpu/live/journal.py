@@ -2,8 +2,9 @@
 
 A journal is a folder: ``journal.json`` (what is analysed, and how), ``frames.bin`` (one record a frame, with a check
 sum), ``labels.bin`` (the compressed label images one after the other; the records say where), ``alarms.csv``,
-``notices.txt``, ``pictures/`` (a few frames for the report), ``valid.npy`` where pixels are excluded,
-``state-N.npz``, the state of the analysis after N frames, and ``lock``, held by the run that writes.
+``notices.txt``, ``files.txt`` (which frame came from which file), ``pictures/`` (a few frames for the report),
+``valid.npy`` where pixels are excluded, ``state-N.npz``, the state of the analysis after N frames, and ``lock``, held
+by the run that writes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,10 +145,10 @@ class Journal:
             os.truncate(folder / "labels.bin", end)
         return Journal(folder, subject, valid, len(records), end)
 
-    def add(self, frame: LiveFrame, n_dropped: int = 0) -> None:
+    def add(self, frame: LiveFrame, n_dropped: int = 0, origin: str | None = None) -> None:
         """Write one frame: its labels, then its record, then its alarms.
 
-        n_dropped : frames that were lost so far.
+        n_dropped : frames that were lost so far. origin : file that it came from.
 
         Raises
         ------
@@ -168,6 +170,8 @@ class Journal:
         record["labels_crc"] = zlib.crc32(packed)
         record["crc"] = zlib.crc32(record.tobytes()[:-4])
         try:
+            if origin is not None:
+                self._append("files.txt", f"{json.dumps([frame.number, origin])}\n")
             _write_all(self._labels, packed)
             _write_all(self._records, record.tobytes())
             self._labels_end += len(packed)
@@ -186,10 +190,13 @@ class Journal:
             As `add`.
         """
         try:
-            with open(self.folder / "notices.txt", "a", encoding="utf-8") as file:
-                file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
+            self._append("notices.txt", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
         except OSError as error:
             raise self._cannot_write(error) from None
+
+    def _append(self, name: str, text: str) -> None:
+        with open(self.folder / name, "a", encoding="utf-8") as file:
+            file.write(text)
 
     def save_state(self, analysis: Any) -> None:
         """Keep the state of the analysis after the frames so far, and the one before."""
@@ -276,6 +283,20 @@ def read_records(folder: Path, subject: Subject) -> np.ndarray:
     return records[:good]
 
 
+def read_files(folder: Path, records: np.ndarray) -> list[tuple[int, str]]:
+    """Number and file of each of the `records` that came from a file."""
+    path = folder / "files.txt"
+    if not path.exists() or not len(records):
+        return []
+    found = []
+    for line in path.read_text("utf-8").splitlines():
+        with suppress(ValueError):  # a crash may leave half a line, of a frame that was not recorded
+            number, name = json.loads(line)
+            if number <= records["number"][-1]:
+                found.append((number, name))
+    return found
+
+
 def read_labels(folder: Path, subject: Subject, records: np.ndarray) -> Iterator[np.ndarray]:
     """The (height, width) uint8 label images of `records`, one at a time.
 
@@ -333,6 +354,7 @@ __all__ = [
     "SUFFIX",
     "Journal",
     "Subject",
+    "read_files",
     "read_labels",
     "read_pictures",
     "read_records",

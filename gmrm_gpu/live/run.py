@@ -242,7 +242,7 @@ class LiveRun:
             return
         if arrival.number <= self._recorded:
             return  # written by the run before; only learned from again
-        self._finish_frame(found)
+        self._finish_frame(found, arrival.origin)
 
     def _begin(self, arrival: Arrival, analysis: Analysis) -> None:
         plan, source, place = self.plan, self.source, self._order
@@ -262,9 +262,9 @@ class LiveRun:
         for text in self.notices.texts:
             self.journal.notice(text)
 
-    def _finish_frame(self, found: LiveFrame) -> None:
+    def _finish_frame(self, found: LiveFrame, origin: str | None) -> None:
         assert self.journal is not None
-        self.journal.add(found, self.n_dropped)
+        self.journal.add(found, self.n_dropped, origin)
         self.n_frames, self._n_now = self.n_frames + 1, self._n_now + 1
         self._visited += found.visited_share
         self._latency_ms.append(1e3 * found.latency_s)

@@ -35,6 +35,7 @@ def open_source(
     skip: Sequence[str] = (),
     size: tuple[int, int] | None = None,
     seed: int = 0,
+    taken: Sequence[tuple[int, str]] = (),
     after: int | None = None,
 ) -> Source:
     """The source that `text` means.
@@ -46,7 +47,8 @@ def open_source(
     fps : frames per second of a movie (None: as fast as it is analysed) or of the simulation (None: 25).
     reading : options of `open_movie` for files. new_only : of a folder, leave out what is there already;
         skip : files of these names.
-    size, seed : of the simulation. after : number of the last frame that is not wanted again, where it can replay.
+    size, seed : of the simulation. taken : number and file of the frames that an earlier run has read from a folder.
+    after : number of the last frame that is not wanted again, where it can replay.
 
     Raises
     ------
@@ -61,7 +63,9 @@ def open_source(
     if kind == "socket":
         return _socket(text)
     if kind == "folder":
-        return FolderSource(path, reading=_folder_options(reading or {}), new_only=new_only, skip=skip, after=after)
+        return FolderSource(
+            path, reading=_folder_options(reading or {}), new_only=new_only, skip=skip, taken=taken, after=after
+        )
     if not path.exists():
         raise InputError(f"{text} does not exist; give a folder, a movie file, zmq, or simulation")
     return PlaybackSource(open_movie(path, **(reading or {})), fps, after=after)

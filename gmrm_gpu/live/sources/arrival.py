@@ -18,13 +18,14 @@ class Arrival:
     ----------
     content : (height, width) grey levels, or the visits of a sub-sampled frame. shape : (height, width).
     number : of the frame in its source; a source that was restarted may count from 0 again.
-    time_s : seconds on the source's own clock, or None.
+    time_s : seconds on the source's own clock, or None. origin : name of the file that it came from, or None.
     """
 
     content: np.ndarray | Visits
     shape: tuple[int, int]
     number: int
     time_s: float | None = None
+    origin: str | None = None
 
     @property
     def dtype(self) -> np.dtype:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from .arrival import Arrival, Notice, Source
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".lock", ".swp", "")
 """Suffixes of files that get another name when they are whole; not worth a word."""
 _BURST = 16
+_RECENT, _LATE_NS = 256, 2 * 10**9
+"""Files that are looked at again after they were read; what a file system may be late with their time, nanoseconds."""
 
 
 @dataclass
@@ -43,7 +46,8 @@ class FolderSource(Source):
     folder : the folder; subfolders are looked at only in the trees of Gatan's in-situ cameras (``Hour_00/...``).
     reading : options of `open_movie` for every file, such as ``{"luminance": True}``.
     new_only : leave out the files that are there already. skip : names of files to leave out.
-    after : number of the last frame that is not wanted again.
+    taken : number and file of every frame that an earlier run has read. after : number of the last of them that is not
+        wanted again; None: all are.
     poll_s : seconds between two looks. patience_s : how long a file that cannot be read, or whose last rows are 0, is
         given after it was last written to; then it is left out, with a notice.
 
@@ -62,6 +66,7 @@ class FolderSource(Source):
         reading: dict[str, Any] | None = None,
         new_only: bool = False,
         skip: Sequence[str] = (),
+        taken: Sequence[tuple[int, str]] = (),
         after: int | None = None,
         poll_s: float = 0.2,
         patience_s: float = 10.0,
@@ -79,9 +84,13 @@ class FolderSource(Source):
         self._pending: dict[str, _Pending] = {}
         self._last_name: str | None = None
         self._number, self._after = 0, -1 if after is None else after
+        self._again = _first_numbers(taken)
+        self._next = 1 + max((number for number, _ in taken), default=-1)
         self._torn = _TornFrames()
+        self._recent: deque[tuple[str, tuple[int, int]]] = deque(maxlen=_RECENT)
 
     def __iter__(self) -> Iterator[Arrival | Notice]:
+        yield from self._read_again()
         gone, first = False, True
         while not self._closed.is_set():
             started = time.monotonic()
@@ -101,9 +110,36 @@ class FolderSource(Source):
         """Let the iterator end at its next look."""
         self._closed.set()
 
+    def _read_again(self) -> Iterator[Arrival | Notice]:
+        """The files of an earlier run, in the order and with the numbers that they had then."""
+        names = list(self._again)
+        for place, name in enumerate(names):
+            self._suffix = Path(name).suffix.lower()
+            following = self._again[names[place + 1]] if place + 1 < len(names) else None
+            # The last may hold frames that were not reached; the others end where the next begins.
+            if self._closed.is_set() or (following is not None and following - 1 <= self._after):
+                self._done.add(name)
+                continue
+            self._number = self._again[name]
+            try:
+                yield from self._hand_over(name, *self._opened(self._folder / name))
+            except (InputError, OSError):
+                self._finish(name)
+                if self._next - 1 > self._after:
+                    yield Notice(f"{name} was analysed before and cannot be read again; the fit goes on without it")
+        self._number = max(self._number, self._next)
+        self._again.clear()
+
+    def _opened(self, path: Path) -> tuple[Movie, list[Any]]:
+        movie = open_movie(path, **self._reading)
+        return movie, [self._content(movie, t) for t in range(len(movie))]
+
     def _look(self, first: bool) -> Iterator[Arrival | Notice]:
         """One look at the folder: whatever is whole, up to the first file that is still being written."""
-        names = [name for name in self._names() if name not in self._done]
+        there = self._names()
+        self._done.intersection_update(there)  # so that a folder that is emptied again and again costs no memory
+        yield from self._written_again()
+        names = [name for name in there if name not in self._done]
         yield from self._kinds(names)
         names = sorted((n for n in names if Path(n).suffix.lower() == self._suffix), key=natural_key)
         for name in [name for name in self._pending if name not in names]:
@@ -155,12 +191,7 @@ class FolderSource(Source):
                 return False
         waited_enough = max(now - seen.since, age) >= self._patience_s
         try:
-            movie = open_movie(path, **self._reading)
-            if self._number + len(movie) - 1 <= self._after:
-                self._number += len(movie)
-                self._finish(name)
-                return True
-            frames = [self._content(movie, t) for t in range(len(movie))]
+            movie, frames = self._opened(path)
         except InputError as error:
             if waited_enough:
                 yield self._left_out(name, f"cannot be read ({error})")
@@ -175,7 +206,19 @@ class FolderSource(Source):
             if verdict == "odd":
                 yield Notice(f"{name} ends in {self._torn.rows_text}; taken as recorded")
         yield from self._hand_over(name, movie, frames)
+        self._recent.append((name, state))
         return True
+
+    def _written_again(self) -> Iterator[Notice]:
+        """Tell of files that changed after they were read, as those of a writer that uses names again do."""
+        for name, (size, written_ns) in list(self._recent):
+            try:
+                stat = (self._folder / name).stat()
+            except OSError:
+                continue
+            if stat.st_size != size or abs(stat.st_mtime_ns - written_ns) > _LATE_NS:
+                self._recent.remove((name, (size, written_ns)))
+                yield Notice(f"{name} was written again after it was read; what it holds now is not used", 1)
 
     @staticmethod
     def _content(movie: Movie, t: int) -> Any:
@@ -195,7 +238,8 @@ class FolderSource(Source):
         known = movie.acquisition
         for t, content in enumerate(frames):
             time_s = None if known.times_s is None else float(known.times_s[t])
-            yield Arrival(content, movie.shape, self._number, time_s)
+            if self._number > self._after:
+                yield Arrival(content, movie.shape, self._number, time_s, name)
             self._number += 1
         self._finish(name)
         self._last_name = name
@@ -208,6 +252,14 @@ class FolderSource(Source):
     def _finish(self, name: str) -> None:
         self._done.add(name)
         self._pending.pop(name, None)
+
+
+def _first_numbers(taken: Sequence[tuple[int, str]]) -> dict[str, int]:
+    """File -> number of its first frame, in the order of numbers."""
+    found: dict[str, int] = {}
+    for number, name in sorted(taken):
+        found.setdefault(name, number)
+    return found
 
 
 class _TornFrames:
