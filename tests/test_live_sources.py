@@ -230,6 +230,19 @@ def test_folder_is_taken_up_again_by_the_names_of_files_whatever_their_order_was
     assert gone.items[0] == Notice("f1.npy was analysed before and cannot be read again; the fit goes on without it")
 
 
+def test_folder_says_once_what_is_waited_for(tmp_path):
+    seen = watch(tmp_path, patience_s=0.5)
+    time.sleep(0.05)
+    (tmp_path / "f0.npy").write_bytes(b"never finished")
+    for t in range(1, 30):
+        np.save(tmp_path / f"f{t}.npy", FRAMES[t % 8])
+    seen.wait(29)
+    seen.close()
+    waited = [i.text for i in seen.items if isinstance(i, Notice) and "is not whole" in i.text]
+    assert waited == ["f0.npy is not whole; files after it wait for it, 0.5 s at most"]
+    assert sum("at once" in i.text for i in seen.items if isinstance(i, Notice)) <= 1
+
+
 def test_folder_tells_of_files_written_again_and_forgets_those_that_are_gone(tmp_path):
     for t in range(3):
         np.save(tmp_path / f"f{t}.npy", FRAMES[t])
@@ -505,6 +518,15 @@ def test_order_keeps_time_ascending_whatever_the_clock_does():
     found, notices = split(Orderly(stream((4, 9.0), (6, 1.0)), frame_time_s=0.5))
     assert [a.time_s for a in found] == [2.0, 3.0]
     assert [n.n_dropped for n in notices] == [1]
+
+
+def test_order_takes_one_wrong_number_or_time_for_a_slip():
+    numbers, times = [0, 1, 2, 3, 0, 5, 10**6, 7, 8], [0.0, 0.1, 0.02, 0.3, 0.4, 0.5, 0.6, 0.0, 0.8]
+    found, notices = split(Orderly(stream(*zip(numbers, times, strict=True))))
+    assert [a.number for a in found] == list(range(9))
+    np.testing.assert_allclose([a.time_s for a in found], np.arange(9) / 10)
+    assert len(notices) == 4
+    assert sum(n.n_dropped for n in notices) == 0
 
 
 def test_order_goes_on_from_an_earlier_run():

@@ -87,6 +87,8 @@ class FolderSource(Source):
         self._again = _first_numbers(taken)
         self._next = 1 + max((number for number, _ in taken), default=-1)
         self._torn = _TornFrames()
+        self._waiting: set[str] = set()
+        self._held_up: str | None = None
         self._recent: deque[tuple[str, tuple[int, int]]] = deque(maxlen=_RECENT)
 
     def __iter__(self) -> Iterator[Arrival | Notice]:
@@ -145,13 +147,18 @@ class FolderSource(Source):
         for name in [name for name in self._pending if name not in names]:
             if not (self._folder / name).exists():
                 yield self._left_out(name, "vanished before it was read")
-        if len(names) > _BURST and not first:
-            yield Notice(f"{len(names)} files were found at once, {names[0]} to {names[-1]}")
-        for name in names:
+        new = [name for name in names if name not in self._waiting]
+        self._waiting = set(names)
+        if len(new) > _BURST and not first:
+            yield Notice(f"{len(new)} files were found at once, {new[0]} to {new[-1]}")
+        for place, name in enumerate(names):
             if self._closed.is_set():
                 return
             taken = yield from self._take(name)
             if not taken:
+                if len(names) - place > _BURST and name != self._held_up:
+                    self._held_up = name
+                    yield Notice(f"{name} is not whole; files after it wait for it, {self._patience_s:g} s at most")
                 return
 
     def _names(self) -> list[str]:

@@ -24,7 +24,8 @@ class Orderly:
     """Frames with ascending numbers, and times since the first frame that never go back.
 
     A sender that is started again counts from 0 again: its frames are counted on. Where its clock goes back, times go
-    on from the frame before. Numbers that are missing are frames that were lost.
+    on from the frame before. One number or time that is wrong among right ones changes only its own frame. Numbers
+    that are missing are frames that were lost.
 
     Parameters
     ----------
@@ -41,7 +42,8 @@ class Orderly:
     ) -> None:
         self._items, self._frame_time_s = items, frame_time_s
         self._last = after
-        self._number_shift, self._time_shift = 0, 0.0
+        # What is added to the stream's own; the second is that of before the latest jump, which may have been a slip.
+        self._number_shifts, self._time_shifts = (0, 0), (0.0, 0.0)
         self._interval: float | None = None
         self._told = 0
         self._missing_said = False
@@ -68,9 +70,12 @@ class Orderly:
         told, self._told = self._told, 0
         if self._last is None:
             return raw, []
-        last, number, notices = self._last.number, raw + self._number_shift, []
+        last, notices = self._last.number, []
+        number, as_before = (raw + shift for shift in self._number_shifts)
+        if number != last + 1 and last < as_before <= last + MOST_LOST:
+            number, self._number_shifts = as_before, (self._number_shifts[1],) * 2
         if not last < number <= last + MOST_LOST:
-            self._number_shift = last + 1 - raw
+            self._number_shifts = last + 1 - raw, self._number_shifts[0]
             went = "went back" if number <= last else "jumped"
             jump = f"frame numbers {went} from {last} to {number} (a new series?)"
             return last + 1, [Notice(f"{jump}; they are counted on from {last + 1}")]
@@ -95,12 +100,14 @@ class Orderly:
         if item.time_s is None:
             expected = last.time_s + step * (self._interval or 0.0)
             return expected, self._once(True, "a frame came without its time, which is reckoned from those before")
-        time_s = item.time_s - last.origin_s + self._time_shift
+        time_s, as_before = (item.time_s - last.origin_s + shift for shift in self._time_shifts)
+        if as_before > last.time_s:
+            time_s, self._time_shifts = as_before, (self._time_shifts[1],) * 2
         if time_s > last.time_s:
             self._interval = (time_s - last.time_s) / step
             return time_s, []
         expected = last.time_s + step * (self._interval or 0.0)
-        self._time_shift += expected - time_s
+        self._time_shifts = self._time_shifts[0] + expected - time_s, self._time_shifts[0]
         back = f"from {last.time_s:.6g} s to {time_s:.6g} s since the first frame"
         return expected, [Notice(f"the clock went back at frame {number}, {back}; times go on from the frame before")]
 
