@@ -233,14 +233,18 @@ def test_folder_is_taken_up_again_by_the_names_of_files_whatever_their_order_was
 def test_folder_says_once_what_is_waited_for(tmp_path):
     seen = watch(tmp_path, patience_s=0.5)
     time.sleep(0.05)
-    (tmp_path / "f0.npy").write_bytes(b"never finished")
-    for t in range(1, 30):
+    for t in range(30):
         np.save(tmp_path / f"f{t}.npy", FRAMES[t % 8])
-    seen.wait(29)
+    seen.wait(30)
+    assert not any("is not whole" in i.text for i in seen.items if isinstance(i, Notice))  # seen first, then read
+    (tmp_path / "g0.npy").write_bytes(b"never finished")
+    for t in range(1, 30):
+        np.save(tmp_path / f"g{t}.npy", FRAMES[t % 8])
+    seen.wait(59)
     seen.close()
     waited = [i.text for i in seen.items if isinstance(i, Notice) and "is not whole" in i.text]
-    assert waited == ["f0.npy is not whole; files after it wait for it, 0.5 s at most"]
-    assert sum("at once" in i.text for i in seen.items if isinstance(i, Notice)) <= 1
+    assert waited == ["g0.npy is not whole; files after it wait for it, 0.5 s at most"]
+    assert sum("at once" in i.text for i in seen.items if isinstance(i, Notice)) <= 2
 
 
 def test_folder_tells_of_files_written_again_and_forgets_those_that_are_gone(tmp_path):

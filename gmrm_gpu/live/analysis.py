@@ -14,7 +14,7 @@ from ..backend import get_backend
 from ..classify import NOT_VISITED, component_phases, movie_foreground
 from ..config import AnalysisConfig
 from ..correct import Corrector, time_offsets
-from ..errors import ConfigError, InputError
+from ..errors import InputError
 from ..estimate import VARIANCE_FRAMES, sample_mean
 from ..frames.movie import Acquisition, ArrayMovie, Visits
 from ..mixture.causal import CausalModel, Proposal, Seen
@@ -24,7 +24,7 @@ from ..philox import STREAM_START, stream_words
 from ..results import FitStatus, MixtureFit
 from ..sampling import Sampler, effective_pixels
 from .alarms import ControlCharts, watched
-from .intake import Arrived, Intake, sigma_floor_of
+from .intake import Arrived, Intake, live_config, sigma_floor_of
 from .refit import Refit, Rows, next_fit
 from .state import read_state, write_state
 from .update import Alarm, LiveFrame
@@ -81,7 +81,7 @@ class LiveAnalysis:
         acquisition: Acquisition | None = None,
         valid: np.ndarray | None = None,
     ) -> None:
-        self.config = _checked(config or AnalysisConfig())
+        self.config = live_config(config or AnalysisConfig())
         self.acquisition = acquisition or Acquisition()
         probe = ArrayMovie(np.broadcast_to(np.zeros((), dtype), shape), name="the stream", valid=valid)
         self.shape, self.dtype, self.valid = probe.shape, probe.dtype, probe.valid
@@ -389,14 +389,6 @@ class LiveAnalysis:
         held = np.array(self.variances[name])
         steady = max(float(np.average(held, weights=1.0 + np.arange(held.size))), unseen * _LEAST / n**2)
         return known + float(mean[0]), math.sqrt(steady)
-
-
-def _checked(config: AnalysisConfig) -> AnalysisConfig:
-    if config.method != "movie":
-        raise ConfigError("a live analysis is the method movie going forward in time; leave out --method paper")
-    if config.correction.window == "symmetric":
-        raise ConfigError("the window symmetric needs frames yet to come; use past, past+current or spatial")
-    return config.resolved
 
 
 __all__ = ["LiveAnalysis"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backend import Backend
-from ..errors import InputError
+from ..config import AnalysisConfig
+from ..errors import ConfigError, InputError
 from ..frames.movie import ArrayMovie, Movie, Visits, grey_dtype, size_text
 from ..sampling import Sampler
 from ..visited import FrameVisits
@@ -82,6 +83,15 @@ class Intake:
         n_repeats, lines = int(visits.repeats.sum()), self.scheme == "lines"
         clusters = visits.clusters(self.shape[1], lines=lines) if n_repeats or lines else None
         return Arrived(visits.values, visits.positions, picture, clusters, positions.size - n_repeats)
+
+
+def live_config(config: AnalysisConfig) -> AnalysisConfig:
+    """The settings with all that is ``auto`` resolved; refuses those that only whole movies have."""
+    if config.method != "movie":
+        raise ConfigError("a live analysis is the method movie going forward in time; leave out --method paper")
+    if config.correction.window == "symmetric":
+        raise ConfigError("the window symmetric needs frames yet to come; use past, past+current or spatial")
+    return config.resolved
 
 
 def sigma_floor_of(values: np.ndarray) -> float:

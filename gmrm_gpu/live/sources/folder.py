@@ -154,9 +154,10 @@ class FolderSource(Source):
         for place, name in enumerate(names):
             if self._closed.is_set():
                 return
+            seen_before = name in self._pending
             taken = yield from self._take(name)
             if not taken:
-                if len(names) - place > _BURST and name != self._held_up:
+                if seen_before and len(names) - place > _BURST and name != self._held_up:
                     self._held_up = name
                     yield Notice(f"{name} is not whole; files after it wait for it, {self._patience_s:g} s at most")
                 return
