@@ -294,3 +294,25 @@ def test_named_phases_and_the_estimator_are_as_asked(sim):
     assert found.share == found.posterior
     assert np.array_equal(found.foreground, [False, False, True])
     assert set(np.unique(found.labels)) == {0, 1, 2, 3}
+
+
+# Not so at the frames of `refit.EARLY`, whose fit must find a phase in the very frame in which it comes.
+@pytest.mark.parametrize("n_before", [11, 18, 21])  # at the 21st, a fit that was begun earlier is adopted
+def test_what_is_expected_of_a_frame_does_not_depend_on_its_own_samples(tmp_path, monkeypatch, n_before):
+    movie = gg.simulate("battery", shape=(64, 64), n_frames=24, seed=3).movie
+    analysis = LiveAnalysis(movie.shape, movie.dtype, TENTH)
+    for t in range(n_before):
+        analysis.process(movie.frame(t))
+    analysis.save(tmp_path / "s.npz")
+    found, real = [], LiveAnalysis._shares
+
+    def note(self, seen, labels, arrived):
+        found.append((seen.predicted, seen.predicted_mean, seen.resp))
+        return real(self, seen, labels, arrived)
+
+    monkeypatch.setattr(LiveAnalysis, "_shares", note)
+    for frame in (movie.frame(n_before), np.roll(movie.frame(n_before), 5, axis=1)):
+        LiveAnalysis.load(tmp_path / "s.npz").process(frame)
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    assert (found[0][2] != found[1][2]).mean() > 0.1

@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..estimate import VARIANCE_FRAMES, sample_mean
 from ..frames.movie import Acquisition, ArrayMovie, Visits
 from ..mixture.causal import CausalModel, Proposal, Seen
+from ..mixture.causal_steps import Carried
 from ..mixture.fit import RegressionModel
 from ..mixture.reservoir import BURST, Frame, Reservoir
 from ..philox import STREAM_START, stream_words
@@ -182,8 +183,11 @@ class LiveAnalysis:
 
     # -- the fit ------------------------------------------------------------------------------------------------------
 
-    def _fit_anew(self, number: int) -> bool:
-        """Start a fit to the sample of the past where it is time to, adopt one that is due; whether one was adopted."""
+    def _fit_anew(self, number: int, before: Carried | None) -> bool:
+        """Start a fit to the sample of the past where it is time to, adopt one that is due; whether one was adopted.
+
+        before : the state that has not seen the present frame.
+        """
         n_seen = self.past.n_seen
         if self.model is None:
             values, _ = self.past.latest[0]
@@ -198,6 +202,8 @@ class LiveAnalysis:
             return False
         self.next_fit = max(self.next_fit, next_fit(started))
         self.fit_level, self.last_fit = None, n_seen
+        if self.model.carried is not None:
+            self.model.carried = before  # the frame is judged again; it must not have voted for itself
         others = self.model.adopt(proposal, self.past.latest[:-1])
         self.common = proposal.fit.common
         self.candidates = movie_foreground(proposal.fit, self.config.phases)[0]
@@ -251,11 +257,12 @@ class LiveAnalysis:
         """What the frame says; None where it says nothing, and then nothing is learned from it."""
         if arrived.values.size == 0:
             return None
-        seen = self._judged_by_the_past(arrived)
+        before = replace(self.model.carried) if self.model is not None and self.model.carried is not None else None
+        seen = self._judged_by_the_past(arrived, before)
         if self.n_strange:
             return None
         self.past.add(arrived.values, arrived.positions)
-        if self._fit_anew(number):
+        if self._fit_anew(number, before):
             seen = self._step(arrived)
         if seen is None or self.model is None:
             return None
@@ -269,14 +276,13 @@ class LiveAnalysis:
         shares, alarms = self._shares(seen, labels, arrived), self._alarms(seen, number, time_s)
         return _Answer(fit, self.foreground[order], labels, raw, lonely, shares, alarms)
 
-    def _judged_by_the_past(self, arrived: Arrived) -> Seen | None:
+    def _judged_by_the_past(self, arrived: Arrived, before: Carried | None) -> Seen | None:
         """Judge the frame by the model so far, if there is one; count it where it shows something else.
 
         After many of those the model starts afresh: they are what there is to see now.
         """
-        if self.model is None or self.model.carried is None:
+        if self.model is None or before is None:
             return None
-        before = replace(self.model.carried)
         seen = self._step(arrived)
         if seen is not None and not seen.shift[1, -1] < -STRANGE:
             self.n_strange = 0
