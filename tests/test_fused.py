@@ -328,7 +328,7 @@ def on_kernels(monkeypatch):
     """Make every analysis run on the kernels; gives the device."""
     device = HostDevice()
     engine = FusedEngine(GenericEngine(NUMPY, ""), device, "test")
-    monkeypatch.setattr(gmrm_gpu.runner, "select_engine", lambda *args: engine)
+    monkeypatch.setattr(gmrm_gpu.runner, "select_engine", lambda *args, **options: engine)
     return device
 
 
