@@ -18,7 +18,7 @@ Engine engine;
 namespace {
 
 constexpr int SPIN_LIMIT = 20000;
-constexpr size_t PAGE = 4096, MANY_BYTES = 80 << 20;
+constexpr size_t PAGE = 4096, MANY_BYTES = 4 << 20;
 constexpr u32 MAX_THREADS = 1024, MAX_SHARED = 227 * 1024;  // of sm_90
 
 // ---- which fiber is next
@@ -160,7 +160,8 @@ bool open_blocks(const int* numbers, int n) {
     return true;
 }
 
-// Many stacks are not kept for the next launch: a test run has some hundred kernels, each with an engine of its own.
+// Many stacks are not kept for the next launch: a test run has some hundred kernels, each with an engine of its own, and a
+// stack takes two of the 65,530 mappings that Linux grants a process.
 void unmap_stacks() {
     if (engine.stacks_bytes < MANY_BYTES) return;
     munmap(engine.stacks, engine.stacks_bytes);
