@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench bench-gpu clean
+.PHONY: demo test test-slow test-napari lint bench bench-gpu clean
 
 .venv/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -24,6 +24,13 @@ test: .venv/.test
 test-slow: .venv/.test
 	$(BIN)/python -m pytest -m slow
 
+# the panel in napari, with Qt but no screen; in an environment of its own, as napari's pytest plugin warns where warnings
+# are errors
+test-napari:
+	test -x .venv-napari/bin/python || $(PYTHON) -m venv .venv-napari
+	.venv-napari/bin/python -m pip install -q -e '.[napari]' 'napari[pyside6]' pytest pytest-qt
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QT_QPA_PLATFORM=offscreen .venv-napari/bin/python -m pytest --disable-warnings tests/test_napari.py
+
 lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,4 +45,4 @@ bench-gpu: .venv/.test
 	$(BIN)/python -m benchmarks.gpu
 
 clean:
-	rm -rf .venv demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-napari demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -105,8 +105,10 @@ def _read(path: Path, reader: str) -> tuple[list[dict[str, Any]], list[str]]:
     try:
         module = import_module(f"rsciio.{reader}")
         import dask
-    except ImportError:
-        raise MissingDependencyError(f"reading {path.suffix} needs RosettaSciIO: pip install 'gmrm-gpu[em]'") from None
+    except ImportError as error:
+        # What RosettaSciIO itself lacks is named: it does not require all that its readers need.
+        needed = "RosettaSciIO" if error.name in (None, "rsciio") else f"RosettaSciIO and {error.name}"
+        raise MissingDependencyError(f"reading {path.suffix} needs {needed}: pip install 'gmrm-gpu[em]'") from None
     metadata.check_before(path, reader)
     failure: Exception | None = None
     with _listening() as said, dask.config.set({"array.chunk-size": _CHUNK}):
