@@ -119,7 +119,7 @@ def test_links_and_pictures_exist() -> None:
     assert local
     assert [link for link in local if not (ROOT / link).exists()] == []
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
-    assert len(pictures) == 2
+    assert len(pictures) == 3
     for picture in (ROOT / name for name in pictures):
         assert picture.stat().st_size < 300_000
         assert picture.read_bytes().startswith(b"\x89PNG")
