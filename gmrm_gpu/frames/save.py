@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +61,31 @@ def save_movie(
         raise OutputError(f"{path} exists; choose another name or give --overwrite")
     pixel = source.pixel_size_um if pixel_size_um is None else pixel_size_um
     interval = _interval(source) if frame_time_s is None else frame_time_s
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole_file(path) as part:
         if suffix == ".npy":
             _write_npy(source, part)
         else:
             _write_tiff(source, part, pixel, interval)
+    return path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a hidden file beside `path` that takes its name once it is complete, and is gone after any failure.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
         part.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         part.unlink(missing_ok=True)
-    return path
 
 
 def _interval(movie: Movie) -> float | None:

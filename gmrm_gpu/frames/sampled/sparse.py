@@ -37,6 +37,7 @@ import numpy as np
 from ...errors import InputError, OutputError
 from ..movie import Acquisition, Movie, Visits
 from ..npy import DAMAGE
+from ..save import whole_file
 from .places import check_size
 
 VERSION = 1
@@ -66,19 +67,12 @@ def save_visits(
     """
     path = Path(path).expanduser()
     _check_target(movie, path, overwrite)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent) as blocks:
-            arrays = _write_blocks(movie, blocks, progress)
-            with zipfile.ZipFile(part, "w", allowZip64=True) as archive:
-                for name, array in {**_described(movie), **arrays}.items():
-                    _add(archive, name, array)
-                _add_blocks(archive, blocks)
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part, tempfile.TemporaryFile(dir=path.parent) as blocks:
+        arrays = _write_blocks(movie, blocks, progress)
+        with zipfile.ZipFile(part, "w", allowZip64=True) as archive:
+            for name, array in {**_described(movie), **arrays}.items():
+                _add(archive, name, array)
+            _add_blocks(archive, blocks)
     return path
 
 
