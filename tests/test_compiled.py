@@ -223,8 +223,10 @@ def test_the_first_error_ends_the_work_of_a_pool(error, in_caller):
     pool.run(done.append, 3)
 
 
-def test_an_exact_function_stays_exact_below_a_fast_one():
+def test_an_exact_function_stays_exact_below_a_fast_one(monkeypatch, tmp_path):
     from gmrm_gpu.engines.compiled.jit import compiled, exactly
+
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))  # code kept by an earlier run cannot be read
 
     @exactly
     def remainder(a, b):
