@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import devices
@@ -26,6 +28,16 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return exact_sources(tmp_path_factory.mktemp("sources"))
 
 
+@pytest.fixture
+def counted(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """``counted("store damage", 200)``: so many cases of a kind were tried; the run prints the sums."""
+
+    def count(what: str, n: int) -> None:
+        record_property("cases", (what, n))
+
+    return count
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "each_device" in metafunc.fixturenames:
         alone = metafunc.definition.get_closest_marker("harness") is not None and not devices.ON_GPU
@@ -45,3 +57,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if any(gpu.values()):
         ran = gpu["passed"] + gpu["failed"]
         terminalreporter.write_line(f"GPU tests: {gpu['skipped']} skipped, {ran} run")
+    _write_cases(terminalreporter)
+
+
+def _write_cases(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many cases of each kind the passed tests under tests/reliability have tried."""
+    tried: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties if report.when == "call" else ():
+            if name == "cases":
+                tried[value[0]] += value[1]
+    for what, n in sorted(tried.items()):
+        terminalreporter.write_line(f"cases tried: {n:6,} {what}")
