@@ -61,7 +61,7 @@ class Case:
         return gg.AnalysisConfig(
             mixture=gg.MixtureConfig(n_components=N_COMPONENTS[self.scenario]),
             sampling=gg.SamplingConfig(scheme=self.scheme),
-            compute=gg.ComputeConfig(device="cpu", n_workers=1),
+            compute=gg.ComputeConfig(device="cpu", n_threads=1),
             method=self.method,
         )
 

@@ -34,7 +34,7 @@ def toy_images(n):
 def configs(k):
     """Name and settings of ours: foreground is the darkest component, or what `auto` takes for it."""
     base = gg.AnalysisConfig(
-        mixture=gg.MixtureConfig(n_components=k, trend=TREND), compute=gg.ComputeConfig(device="cpu", n_workers=1)
+        mixture=gg.MixtureConfig(n_components=k, trend=TREND), compute=gg.ComputeConfig(device="cpu", n_threads=1)
     )
     paper = replace(base, method="paper", phases=gg.PhaseConfig("darkest"))
     vote = gg.CorrectionConfig(radius=3, gamma=0.5, window="spatial", sides="both")

@@ -27,7 +27,7 @@ from .errors import DeviceError, GmrmError
 from .frames import ArrayMovie, Movie, open_movie
 from .results.throughput import ALL_PIXELS, EngineSpec, Speed, StudyPart, Throughput
 from .runner import Progress, Runner, memory_budget
-from .study.plan import BLOCK_SAMPLES, Block, plan_blocks, workers_within
+from .study.plan import BLOCK_SAMPLES, Block, plan_blocks, threads_within
 
 MOST_FRAMES = 24
 """Frames that are looked at: more would not change the time of each."""
@@ -295,10 +295,10 @@ class _Timing:
 
     def _busy(self, runner: Runner, part: StudyPart) -> int:
         """Replicates that keep every core busy; a quarter of a full batch a core shows what each fit of it costs."""
-        workers = workers_within(runner, self._study(part), self._budget(runner))
+        n_threads = threads_within(runner, self._study(part), self._budget(runner))
         n_pixels = runner.sampler(part.rate).capacity
         block = 1 if runner.config.method == "movie" else max(1, BLOCK_SAMPLES // n_pixels // 4)
-        return runner.n_threads or 1 if runner.at_once else min(part.n_replicates, workers * block)
+        return runner.n_threads or 1 if runner.at_once else min(part.n_replicates, n_threads * block)
 
     def _grow(self, part: StudyPart, n: int, n_pixels: int, first: float) -> Speed:
         """More frames, then more replicates, until a measurement takes half of the time or is the whole study's."""
@@ -333,16 +333,16 @@ class _Timing:
     def _time(self, runner: Runner, part: StudyPart, n: int) -> float:
         """Seconds for n replicates, on the threads that a study has and in blocks no larger than its own."""
         study, budget = self._study(replace(part, n_replicates=n)), self._budget(runner)
-        workers = workers_within(runner, study, budget)
-        blocks = plan_blocks(runner, study, budget, workers)
-        if len(blocks) < min(workers, n):
-            edges = np.linspace(0, n, min(workers, n) + 1).round().astype(int)
+        n_threads = threads_within(runner, study, budget)
+        blocks = plan_blocks(runner, study, budget, n_threads)
+        if len(blocks) < min(n_threads, n):
+            edges = np.linspace(0, n, min(n_threads, n) + 1).round().astype(int)
             blocks = [Block(part.rate, int(a), int(b)) for a, b in pairwise(edges)]
 
         def work(block: Block) -> None:
             runner.run(block.rate, block.replicates)
 
-        with ThreadPoolExecutor(workers, initializer=runner.backend.activate) as pool:
+        with ThreadPoolExecutor(n_threads, initializer=runner.backend.activate) as pool:
             started = time.perf_counter()
             for _ in pool.map(work, blocks):
                 pass

@@ -179,7 +179,7 @@ def test_every_thread_has_a_block_and_frames_come_from_the_whole_movie(monkeypat
         ran.append((rate, replicates.tolist(), self.movie.frame_numbers.tolist()))
 
     monkeypatch.setattr(Runner, "run", run)
-    two = replace(ANALYSIS, compute=ComputeConfig(n_workers=2))
+    two = replace(ANALYSIS, compute=ComputeConfig(n_threads=2))
     study = StudyConfig(two, rates=(0.2,), n_replicates=(4,), methods=("paper",))
     frames = np.stack([movie().frame(0)] * 60)
     measure_throughput(frames, study, seconds=30, contestants=[throughput.contestant(CPU, "cpu", "generic")])

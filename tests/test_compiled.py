@@ -81,7 +81,7 @@ def test_the_answer_does_not_depend_on_threads_or_blocks(method):
     movie = open_movie(growing())
 
     def run(threads, *parts):
-        runner = Runner(movie, settings(method=method, compute=by("compiled", n_workers=threads)))
+        runner = Runner(movie, settings(method=method, compute=by("compiled", n_threads=threads)))
         assert runner.n_threads == threads
         return [runner.run(0.25, np.array(part)) for part in parts]
 
@@ -102,17 +102,17 @@ def test_an_analysis_and_a_study_are_those_of_the_arrays(tmp_path):
     assert found.provenance["numba"]
     assert "numba" not in wanted.provenance
     studies = [
-        run_study(path, StudyConfig(settings(compute=by(engine, n_workers=3)), (0.2, 0.1), (2, 3), ("paper", "movie")))
+        run_study(path, StudyConfig(settings(compute=by(engine, n_threads=3)), (0.2, 0.1), (2, 3), ("paper", "movie")))
         for engine in ("compiled", "generic")
     ]
     for rate in (0.2, 0.1):
         np.testing.assert_allclose(studies[0].shares[rate], studies[1].shares[rate], rtol=0, atol=1e-12)
-    assert studies[0].provenance["n_workers"] == 3
+    assert studies[0].provenance["n_threads"] == 3
 
 
 @pytest.mark.parametrize("method", ["paper", "movie"])
 def test_progress_rises_from_the_start_to_the_end(method):
-    runner, ticks = Runner(open_movie(growing()), settings(method=method, compute=by("compiled", n_workers=1))), []
+    runner, ticks = Runner(open_movie(growing()), settings(method=method, compute=by("compiled", n_threads=1))), []
     seen = []
     with runner.engine.telling(seen.append):
         runner.engine.device.pool.run(lambda i: None, 4, tell=True)

@@ -31,7 +31,7 @@ from gmrm_gpu.results import FitStatus
 from gmrm_gpu.runner import Runner
 from gmrm_gpu.sampling import Sampler
 from gmrm_gpu.study import run_study
-from gmrm_gpu.study.plan import plan_blocks, workers_within
+from gmrm_gpu.study.plan import plan_blocks, threads_within
 
 BY_ARRAYS = ComputeConfig(engine="generic")
 needs_compiler = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -208,7 +208,7 @@ def test_blocks_are_as_large_as_the_budget_allows(monkeypatch):
     work = runner(settings(), HostDevice())
     budget = work.fixed_bytes + 7 * work.bytes_per_replicate(0.1)
     assert work.fixed_bytes == growing().nbytes
-    assert workers_within(work, config, budget) == 1
+    assert threads_within(work, config, budget) == 1
     for rate, total in zip(config.rates, config.n_replicates, strict=True):
         sizes = [block.stop - block.start for block in plan_blocks(work, config, budget, 1) if block.rate == rate]
         assert sum(sizes) == total

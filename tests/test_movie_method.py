@@ -180,7 +180,7 @@ def test_study_runs_both_methods_side_by_side(sim, study):
 
 
 def test_study_does_not_depend_on_the_cut(sim, study):
-    compute = ComputeConfig(device="cpu", memory_bytes=10_000_000, n_workers=1)
+    compute = ComputeConfig(device="cpu", memory_bytes=10_000_000, n_threads=1)
     config = gg.StudyConfig(
         replace(THREE, compute=compute), rates=(0.1, 0.02), n_replicates=(12, 10), methods=("movie",)
     )

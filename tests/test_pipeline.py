@@ -226,7 +226,7 @@ def test_impossible_movies_are_refused(movie, config, words):
         (lambda: MixtureConfig(n_components=2.5), "n_components is 2.5; it must be a whole number"),
         (lambda: MixtureConfig(max_iter=10.5), "max_iter"),
         (lambda: SamplingConfig(seed=1.5), "seed"),
-        (lambda: ComputeConfig(n_workers=1.5), "n_workers"),
+        (lambda: ComputeConfig(n_threads=1.5), "n_threads"),
         (lambda: StudyConfig(rates=(0.1,), n_replicates=(1.5,)), "n_replicates"),
         (lambda: MixtureConfig(trend=((1,),)), "trend is"),
         (lambda: MixtureConfig(trend=((1.5, 0),)), "trend is"),

@@ -18,7 +18,7 @@ from gmrm_gpu.pipeline import analyze
 from gmrm_gpu.results import StudyResult
 from gmrm_gpu.runner import Runner
 from gmrm_gpu.study import run_study
-from gmrm_gpu.study.plan import plan_blocks, workers_within
+from gmrm_gpu.study.plan import plan_blocks, threads_within
 from gmrm_gpu.synthetic import simulate
 
 # The method of the paper; tests/test_movie_method.py has the other.
@@ -68,7 +68,7 @@ def test_answer_does_not_depend_on_the_cut(scheme):
         analysis = AnalysisConfig(
             MixtureConfig(n_components=2, trend="linear"),
             sampling=SamplingConfig(scheme=scheme),
-            compute=ComputeConfig(memory_bytes=memory, n_workers=workers, engine="generic"),
+            compute=ComputeConfig(memory_bytes=memory, n_threads=workers, engine="generic"),
         )
         study = run_study(sim.movie, StudyConfig(analysis, rates=(0.1, 0.05), n_replicates=(9, 27)))
         seen.append(np.concatenate([study.shares[r].ravel() for r in study.rates]))
@@ -96,10 +96,10 @@ def test_highest_rate_comes_first_whatever_the_order(sim):
 
 
 def test_workers_leave_room_for_a_replicate_each(sim):
-    config = small(n_workers=4, engine="generic")
+    config = small(n_threads=4, engine="generic")
     runner = Runner(sim.movie, config.analysis)
     each = runner.bytes_per_replicate(max(config.rates))
-    assert [workers_within(runner, config, b) for b in (10 * each, 3 * each, each, each // 2)] == [4, 3, 1, 1]
+    assert [threads_within(runner, config, b) for b in (10 * each, 3 * each, each, each // 2)] == [4, 3, 1, 1]
 
 
 def test_table_against_plain_numpy(sim, result):
@@ -202,7 +202,7 @@ from gmrm_gpu.study import run_study
 def run(movie, n_bytes):
     # Three passes a fit: this is about memory.
     mixture = MixtureConfig(n_components=2, trend="linear", max_iter=3, starts=("quantile",))
-    analysis = AnalysisConfig(mixture, compute=ComputeConfig(memory_bytes=n_bytes, n_workers=1))
+    analysis = AnalysisConfig(mixture, compute=ComputeConfig(memory_bytes=n_bytes, n_threads=1))
     run_study(movie, StudyConfig(analysis, rates=(0.01,), n_replicates=(4,), methods=("paper",)))
 
 run((np.random.default_rng(0).random((2, 128, 128)) * 200).astype(np.uint8), 2**28)  # warm up

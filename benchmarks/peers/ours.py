@@ -75,7 +75,7 @@ def analyze_whole(data: Data, tol: float) -> Found:
         config_of(tol),
         phases=gg.PhaseConfig("electrode,electrolyte,gel,li"),
         correction=gg.CorrectionConfig(radius=3, gamma=0.5, window="spatial", sides="both"),
-        compute=gg.ComputeConfig(device="cpu", n_workers=1),
+        compute=gg.ComputeConfig(device="cpu", n_threads=1),
         method="paper",
     )
     with stopwatch() as seconds:

@@ -92,7 +92,7 @@ def _message(error: Exception) -> str:
     if isinstance(error, GmrmError):
         return text
     if isinstance(error, MemoryError):
-        return f"out of memory ({text or 'no details'}); lower --memory or --workers, or crop the movie"
+        return f"out of memory ({text or 'no details'}); lower --memory or --threads, or crop the movie"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"{type(error).__name__}: {text or 'no details'} (unexpected; --debug shows where)"

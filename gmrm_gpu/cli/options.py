@@ -287,7 +287,7 @@ COMPUTE = (
         quoted(parse_bytes),
         metavar="2GB",
     ),
-    Setting("--workers", "compute", "n_workers", "threads; else one per core", whole, metavar="N"),
+    Setting("--threads", "compute", "n_threads", "threads; else one per core", whole, metavar="N"),
     Setting(
         "--engine",
         "compute",

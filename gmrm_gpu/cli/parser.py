@@ -45,7 +45,7 @@ gmrm-gpu analyze other.tif --config movie_analysis/analysis.json""",
     "study": """\
 gmrm-gpu study movie.tif --components 3
 gmrm-gpu study sim/movie.tif --truth sim/truth.tif --truth-value 2
-gmrm-gpu study movie.tif --rates 0.1,0.01 --replicates 20,200 --memory 2GB --workers 4""",
+gmrm-gpu study movie.tif --rates 0.1,0.01 --replicates 20,200 --memory 2GB --threads 4""",
     "plan": """\
 gmrm-gpu plan movie.tif --components 3 --width 1%
 gmrm-gpu plan movie.tif --width 0.02um3 --pixel-size 5nm --thickness 0.5um --schemes fixed,stratified,lines

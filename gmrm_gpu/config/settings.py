@@ -330,7 +330,7 @@ class QuantityConfig:
 class ComputeConfig:
     """Where and how the numbers are computed. `memory_bytes` None: half of what is free.
 
-    `n_workers` None: one thread per core on the CPU, one on a GPU. `engine`: ``"fused"`` are CUDA kernels that do whole
+    `n_threads` None: one thread per core on the CPU, one on a GPU. `engine`: ``"fused"`` are CUDA kernels that do whole
     stages in one launch, ``"compiled"`` the same for the CPU (extra ``cpu``), ``"generic"`` is the array-API
     implementation; ``"auto"`` takes kernels wherever it can. The answer depends on none of these but `dtype`, up to
     rounding.
@@ -339,7 +339,7 @@ class ComputeConfig:
     device: str = "auto"
     dtype: str = "float32"
     memory_bytes: int | None = None
-    n_workers: int | None = None
+    n_threads: int | None = None
     engine: str = "auto"
 
     def __post_init__(self) -> None:
@@ -349,5 +349,5 @@ class ComputeConfig:
         check_choice("dtype", self.dtype, DTYPES)
         if self.memory_bytes is not None:
             check_whole("memory_bytes", self.memory_bytes, 1, 2**60)
-        if self.n_workers is not None:
-            check_whole("n_workers", self.n_workers, 1, 4096)
+        if self.n_threads is not None:
+            check_whole("n_threads", self.n_threads, 1, 4096)

@@ -64,7 +64,7 @@ def _compiled(generic: GenericEngine, on: str, config: AnalysisConfig) -> FusedE
     from .compiled.device import CompiledDevice
     from .compiled.engine import CompiledEngine
 
-    return CompiledEngine(generic, CompiledDevice(config.compute.n_workers), f"{_NAMES['compiled']} on {on}")
+    return CompiledEngine(generic, CompiledDevice(config.compute.n_threads), f"{_NAMES['compiled']} on {on}")
 
 
 def instead_of_kernels(generic: GenericEngine, why: str, *, warn: bool) -> GenericEngine:

@@ -12,7 +12,7 @@ from ..config import StudyConfig
 from ..runner import Runner, check_memory
 
 BLOCK_SAMPLES = 320_000
-"""Samples a frame that a block aims at: many enough to amortise the cost of a call, few enough to balance workers."""
+"""Samples a frame that a block aims at: many enough to amortise the cost of a call, few enough to balance threads."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Block:
         return np.arange(self.start, self.stop)
 
 
-def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_workers: int) -> list[Block]:
+def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_threads: int) -> list[Block]:
     """All blocks of a study, the highest rate first, each within its worker's part of `budget` bytes.
 
     Raises
@@ -40,10 +40,10 @@ def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_workers: int
     blocks = []
     for rate, total in sorted(zip(config.rates, config.n_replicates, strict=True), reverse=True):
         each = runner.bytes_per_replicate(rate)
-        check_memory(runner.fixed_bytes + each, budget // n_workers)
+        check_memory(runner.fixed_bytes + each, budget // n_threads)
         # A whole movie's samples are held at once, not a frame's.
         held = runner.sampler(rate).capacity * (len(runner.movie) if runner.config.method == "movie" else 1)
-        size = (budget - runner.fixed_bytes) // n_workers // each
+        size = (budget - runner.fixed_bytes) // n_threads // each
         if not runner.at_once:  # kernels take as many replicates as fit
             size = min(size, max(1, BLOCK_SAMPLES // held))
         elif runner.most_samples is not None:
@@ -54,12 +54,12 @@ def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_workers: int
     return blocks
 
 
-def workers_within(runner: Runner, config: StudyConfig, budget: int) -> int:
+def threads_within(runner: Runner, config: StudyConfig, budget: int) -> int:
     """The threads asked for, by default one a core or one on a GPU, as far as each has room for one replicate.
 
     One where kernels take whole blocks: they fill the GPU, or bring threads of their own.
     """
-    asked = config.analysis.compute.n_workers or (1 if runner.backend.name == "cupy" else n_cores())
+    asked = config.analysis.compute.n_threads or (1 if runner.backend.name == "cupy" else n_cores())
     if runner.at_once:
         return 1
     return max(1, min(asked, budget // max(map(runner.bytes_per_replicate, config.rates))))

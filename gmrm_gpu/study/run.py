@@ -19,7 +19,7 @@ from ..frames.cache import CachedMovie
 from ..recorder import Recorder, example_settings
 from ..results import Examples, StudyResult
 from ..runner import Curves, Progress, Runner, check_memory, memory_budget
-from .plan import Block, plan_blocks, workers_within
+from .plan import Block, plan_blocks, threads_within
 
 
 def run_study(
@@ -65,8 +65,8 @@ class _Plan:
         budget = memory_budget(config.analysis, backend)
         check_memory(self.runner.fixed_bytes + self.runner.bytes_per_replicate(1.0), budget)
         left = budget * 3 // 4
-        self.n_workers = workers_within(self.runner, config, left)
-        self.blocks = plan_blocks(self.runner, config, left, self.n_workers)
+        self.n_threads = threads_within(self.runner, config, left)
+        self.blocks = plan_blocks(self.runner, config, left, self.n_threads)
 
 
 def _run_method(plan: _Plan, truth: np.ndarray | None, report: _Progress) -> StudyResult:
@@ -88,7 +88,7 @@ def _run_method(plan: _Plan, truth: np.ndarray | None, report: _Progress) -> Stu
         reference_status=curve.status[0],
         truth=truth,
         examples=examples,
-        provenance=provenance | {"n_workers": runner.n_threads or plan.n_workers, "n_blocks": len(plan.blocks)},
+        provenance=provenance | {"n_threads": runner.n_threads or plan.n_threads, "n_blocks": len(plan.blocks)},
     )
 
 
@@ -121,7 +121,7 @@ def _run_blocks(plan: _Plan, report: _Progress) -> dict[float, Curves]:
         tick = report.ticker(runner, block.rate, block.stop - block.start, stop)
         return block, runner.run(block.rate, block.replicates, tick=tick)
 
-    with ThreadPoolExecutor(plan.n_workers, initializer=runner.backend.activate) as pool:
+    with ThreadPoolExecutor(plan.n_threads, initializer=runner.backend.activate) as pool:
         futures = [pool.submit(work, block) for block in plan.blocks]
         try:
             for future in as_completed(futures):
