@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError, InputError
 from .colour import to_grey
+from .origin import Origin
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Movie:
     InputError
         No frames, empty frames, or a type that is not grey levels.
     """
+
+    origin: Origin | None = None  # how `open_movie` made it, where it is made of a file
 
     def __init__(
         self,

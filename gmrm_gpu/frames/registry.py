@@ -14,6 +14,7 @@ from ..errors import InputError
 from .instruments.gatan import is_recording
 from .instruments.series import SUFFIXES
 from .movie import ArrayMovie, Movie, MovieView
+from .origin import origin_of
 from .sampled.directelectron import coordinates_beside
 from .select import FrameSelection, fit_mask, parse_clip, parse_crop, parse_frames
 
@@ -89,13 +90,27 @@ def open_movie(
     >>> movie.frame(3).shape
     (6, 6)
     """
+    options = {name: value for name, value in locals().items() if name != "source"}
     movie = _open_source(source, luminance, signal)
     if visited is not None or unvisited is not None:
         from .sampled.masked import mask_movie
 
         movie = mask_movie(movie, visited=visited, unvisited=unvisited)
-    if all(option is None for option in (frames, crop, exclude, clip, pixel_size_um, frame_time_s)):
-        return movie
+    if any(option is not None for option in (frames, crop, exclude, clip, pixel_size_um, frame_time_s)):
+        movie = _view(movie, frames, crop, exclude, clip, pixel_size_um=pixel_size_um, frame_time_s=frame_time_s)
+    movie.origin = origin_of(source, options)
+    return movie
+
+
+def _view(
+    movie: Movie,
+    frames: FrameSelection | None,
+    crop: str | None,
+    exclude: str | os.PathLike[str] | np.ndarray | None,
+    clip: str | tuple[float, float] | None,
+    **calibration: float | None,
+) -> MovieView:
+    """The chosen frames and pixels of `movie`."""
     height, width = movie.shape
     rows, columns = (slice(0, height), slice(0, width)) if crop is None else parse_crop(crop, movie.shape)
     valid = None
@@ -109,8 +124,7 @@ def open_movie(
         columns=columns,
         valid=valid,
         clip=None if clip is None else parse_clip(clip),
-        pixel_size_um=pixel_size_um,
-        frame_time_s=frame_time_s,
+        **calibration,
     )
 
 
