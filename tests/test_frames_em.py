@@ -20,6 +20,7 @@ from movies import read_all
 
 from gmrm_gpu.errors import InputError, MissingDependencyError
 from gmrm_gpu.frames import Movie, open_movie
+from gmrm_gpu.frames.instruments import em
 from gmrm_gpu.frames.units import frame_time, pixel_size, to_seconds, to_um
 
 pytest.importorskip("rsciio", reason="RosettaSciIO (extra em) is not installed")
@@ -565,7 +566,7 @@ def test_without_rosettasciio_the_command_to_install_it_is_named(
     path = write_dm4(tmp_path / "a.dm4", dm_image(STACK))
     monkeypatch.setitem(sys.modules, "rsciio.digitalmicrograph", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'gmrm-gpu\[em\]'"):
-        open_movie(path)
+        em.open_file(path)
 
 
 # ---- units -----------------------------------------------------------------------------------------------------------

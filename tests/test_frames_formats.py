@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import av
@@ -26,7 +27,8 @@ from movies import (
 )
 
 from gmrm_gpu.errors import InputError, MissingDependencyError
-from gmrm_gpu.frames import open_movie
+from gmrm_gpu.frames import open_movie, video
+from gmrm_gpu.frames.registry import _reader
 from gmrm_gpu.frames.video import _plane
 
 KINDS = ["a.npy", "a.npz", "c.npz", "a.tif", "z.tif", "ij.tif", "one.tif", "be.tif", "rgb.tif", "planar.tif"]
@@ -104,11 +106,9 @@ def test_a_large_imagej_file_cut_short_is_refused(sources: dict[str, Path], tmp_
 
 
 def test_a_video_whose_frames_have_no_times_is_counted(sources: dict[str, Path], monkeypatch) -> None:
-    from gmrm_gpu.frames import video
-
     timeline = video._timeline
     monkeypatch.setattr(video, "_timeline", lambda shown: timeline([(None, key) for _, key in shown]))
-    movie = open_movie(sources["x.mp4"])
+    movie = video.open_file(sources["x.mp4"])
     for t in (4, 1, 1, 8, 0):
         np.testing.assert_array_equal(movie.frame(t), STACK[t])
 
@@ -130,9 +130,9 @@ def test_a_damaged_frame_in_the_middle_is_named(tmp_path: Path, codec: str) -> N
         write_video(path, "png", "gray", STACK, "gray")
     else:
         lossless_mp4(path)
-    movie = open_movie(path)
+    index = video.open_file(path)._index  # type: ignore[attr-defined]
     with av.open(str(path)) as container:
-        packet = next(bytes(p) for p in container.demux(video=0) if p.pts == movie._index.times[4])  # type: ignore[attr-defined]
+        packet = next(bytes(p) for p in container.demux(video=0) if p.pts == index.times[4])
     path.write_bytes(path.read_bytes().replace(packet, packet[:200] + bytes(100) + packet[300:]))
     movie = open_movie(path)
     with pytest.raises(InputError, match=r"frame 4 of a\.mov cannot be decoded .* damaged"):
@@ -281,8 +281,11 @@ def test_npy_files_that_are_no_movie(tmp_path: Path) -> None:
 )
 def test_missing_packages_are_named(sources: dict[str, Path], monkeypatch, module: str, kind: str, extra: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
+    reader = import_module(
+        f"gmrm_gpu.frames.{_reader(sources[kind])}"
+    )  # not in a child
     with pytest.raises(MissingDependencyError, match=rf"pip install 'gmrm-gpu\[{extra}\]'"):
-        open_movie(sources[kind])
+        reader.open_file(sources[kind])
 
 
 # ---- real recordings -------------------------------------------------------------------------------------------------

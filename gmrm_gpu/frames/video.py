@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MissingDependencyError
+from .child import beat
 from .colour import colour_error, to_grey
 from .movie import Movie
 
@@ -122,6 +123,7 @@ class VideoMovie(Movie):
                 self._restart()
                 raise self._damaged(t, f"the video should have {len(self)} frames and ends before")
             self._next += 1
+            beat()
         return frame
 
     def _restart(self) -> None:
@@ -199,11 +201,12 @@ def _scan(av: Any, path: Path) -> _Index:
 
 def _packets(container: Any, stream: Any) -> list[tuple[int | None, bool, bool]]:
     """(time, is a keyframe, is not shown) of every whole packet; empty ones only flush the decoder."""
-    return [
-        (packet.pts, packet.is_keyframe, packet.is_discard)
-        for packet in container.demux(stream)
-        if packet.size and not packet.is_corrupt
-    ]
+    found = []
+    for packet in container.demux(stream):
+        beat()
+        if packet.size and not packet.is_corrupt:
+            found.append((packet.pts, packet.is_keyframe, packet.is_discard))
+    return found
 
 
 def _is_steady(times: np.ndarray) -> bool:
