@@ -21,6 +21,7 @@ _ARGUMENTS = {
     "live": "SOURCE ",
     "plan": "[MOVIE] ",
     "bench": "[MOVIE] ",
+    "manifest": "MOVIE ... ",
     **dict.fromkeys(("info", "select", "thin", "analyze", "study"), "MOVIE "),
 }
 _EXAMPLES = {
@@ -59,6 +60,9 @@ gmrm-gpu thin movie.tif --rate 0.01 --out thin.npz
 gmrm-gpu thin movie.tif --rate 0.1 --scheme lines --seed 3
 gmrm-gpu thin scan.csv --frames 0:50 --out first50.npz
 gmrm-gpu thin frames.tif --visited mask.png --out visits.npz""",
+    "manifest": """\
+gmrm-gpu manifest movie.tif truth.tif
+gmrm-gpu manifest movie.tif --check""",
     "live": """\
 gmrm-gpu live simulation --rate 0.1
 gmrm-gpu live /data/camera --rate 0.05 --pixel-size 5nm --frame-time 0.2s --out tonight
@@ -86,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gmrm-gpu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    first = (_simulate, _info, _select, _fit, _analyze, _study, _plan, _thin)
+    first = (_simulate, _info, _select, _fit, _analyze, _study, _plan, _thin, _manifest)
     for add in (*first, _live, _report, _demo, _bench, _doctor):
         add(commands)
     return parser
@@ -312,6 +316,20 @@ def _thin(commands: Any) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--out", metavar="FILE", help="file to write (default MOVIE_thin.npz, in the current folder)")
     group.add_argument("--overwrite", action="store_true", help="replace an earlier file")
+
+
+def _manifest(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "manifest",
+        ".manifest:run_manifest",
+        "check sums of a movie, so that damage to it is found",
+        "Write the SHA-256 of every file of a movie, a mask or a truth into MOVIE.sha256 beside it. Every command\n"
+        "then refuses the movie if a file differs, is missing or is one too many. sha256sum -c reads the list too.",
+    )
+    parser.add_argument("movies", nargs="+", metavar="MOVIE", help="files or folders; of a folder all files are listed")
+    parser.add_argument("--check", action="store_true", help="write nothing; compare with the list that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier list")
 
 
 def _report(commands: Any) -> None:

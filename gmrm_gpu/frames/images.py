@@ -7,7 +7,6 @@ to show it. A transparency channel is ignored. The first image decides about col
 from __future__ import annotations
 
 import io
-import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..errors import InputError, MissingDependencyError
 from .colour import to_grey
+from .listing import files_of
 from .movie import Movie, size_text
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -49,17 +49,10 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
 
 def list_images(folder: Path) -> list[Path]:
     """Image files of a folder in natural order: numbers within names count as numbers. Hidden files are left out."""
-    files = [
-        p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".") and p.is_file()
-    ]
+    files = files_of(folder, _SUFFIXES)
     if not files:
         raise InputError(f"the folder {folder} holds no images ({' '.join(_SUFFIXES)}); give one that does")
-    return sorted(files, key=lambda p: natural_key(p.name))
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Key that sorts names naturally: frame2 before frame10."""
-    return [_natural(part) for part in re.split(r"(\d+)", name.lower())], name
+    return files
 
 
 class FolderMovie(Movie):
@@ -138,10 +131,6 @@ def _grey(image: Any, t: int, name: str, luminance: bool) -> np.ndarray:
     tolerance = _JPEG_TOLERANCE if image.format == "JPEG" else 0
     rgb = np.array(image.convert("RGB"))
     return to_grey(rgb, t, name, luminance=luminance, tolerance=tolerance)
-
-
-def _natural(text: str) -> tuple[int, int, str]:
-    return (0, int(text), "") if text.isdecimal() else (1, 0, text)
 
 
 def _unreadable(name: str, error: Exception) -> InputError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from ..errors import InputError
 from .instruments.gatan import is_recording
 from .instruments.series import SUFFIXES
+from .listing import beside, regular
+from .manifest import check_manifest
 from .movie import ArrayMovie, Movie, MovieView
 from .origin import origin_of
 from .sampled.directelectron import coordinates_beside
@@ -31,8 +34,6 @@ _READERS = {
 }
 _WITH_SIGNALS = ("instruments.em", "sampled.ragged")
 """Readers of files that may hold several signals."""
-_NATIVE = ("video", "instruments.em", "instruments.gatan", "instruments.series", "sampled.ragged")
-"""Readers that decode in native code, which damage can make crash or loop: they run in a child."""
 _BY_SUFFIX = {suffix: reader for reader, suffixes in _READERS.items() for suffix in suffixes}
 
 
@@ -82,7 +83,8 @@ def open_movie(
     Raises
     ------
     InputError
-        The source is not a movie or cannot be read, or an option does not fit it.
+        The source is not a movie or cannot be read, or an option does not fit it; or there is a manifest beside it
+        (`manifest.write_manifest`), and a file differs from it, is missing or is one too many.
     MissingDependencyError
         Reading this format needs an optional package.
 
@@ -169,17 +171,18 @@ def _open_source(source: Any, luminance: bool, signal: int | None = None) -> Mov
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path")
     reader = _reader(path)
+    manifest = check_manifest(path)
     options = {"signal": signal} if reader in _WITH_SIGNALS else {}
     if signal is not None and not options:
         raise InputError(f"{path.name} holds one signal; leave out --signal")
-    return _open_file(path, reader, luminance=luminance, **options)
+    movie = _open_file(path, reader, luminance=luminance, **options)
+    if manifest is not None:
+        note = f"all files agree with {manifest.name}"
+        movie.acquisition = replace(movie.acquisition, notes=(*movie.acquisition.notes, note))
+    return movie
 
 
 def _open_file(path: Path, reader: str, **options: Any) -> Movie:
-    if reader in _NATIVE or path.suffix.lower() == ".parquet":
-        from .child import ChildMovie
-
-        return ChildMovie(path, f".{reader}", **options)
     open_file: Callable[..., Movie] = import_module(f".{reader}", __package__).open_file
     return open_file(path, **options)
 
@@ -193,6 +196,8 @@ def _reader(path: Path) -> str:
             "a folder of images, or export it as a TIFF stack"
         )
     _check_readable(path)
+    if not path.is_dir():
+        regular(beside(path))
     return "sampled.directelectron" if path.suffix.lower() == ".mrc" and coordinates_beside(path) else reader
 
 

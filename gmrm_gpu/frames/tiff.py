@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import struct
 import threading
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -60,6 +62,32 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
     if not grey:
         movie._pixels(0)
     return movie
+
+
+def names_of_parts(path: Path) -> list[str]:
+    """Names of the other files of an OME data set that are there, as `path` gives them.
+
+    Raises
+    ------
+    InputError
+        One of them is not a plain name: it would lead out of the folder.
+    """
+    try:
+        import tifffile
+
+        with _quiet(), tifffile.TiffFile(path) as tif:
+            xml = tif.ome_metadata if tif.is_ome else None
+        root = ElementTree.fromstring(xml) if xml else None
+    except Exception:  # no TIFF, or none that can be read: opening it says so
+        return []
+    if root is None:
+        return []
+    parts = (part for part in root.iter() if part.tag.endswith("UUID") and part.text != root.get("UUID"))
+    names = {part.get("FileName", path.name) for part in parts} - {path.name}
+    for name in names:
+        if name in ("", "..") or Path(name).name != name:
+            raise InputError(f"{path.name} names {name} as one of its files; only files beside it are read")
+    return [name for name in names if os.path.lexists(path.with_name(name))]
 
 
 class TiffMovie(Movie):

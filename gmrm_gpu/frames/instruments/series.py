@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
-from ..images import natural_key
+from ..listing import files_of
 from ..movie import Acquisition, Movie
 from .em import open_file as open_em
 from .stamps import told
@@ -26,11 +26,10 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
     MissingDependencyError
         RosettaSciIO is not installed.
     """
-    files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+    files = files_of(path, SUFFIXES)
     kinds = sorted({file.suffix.lower() for file in files})
     if len(kinds) != 1:
         raise InputError(f"{path.name} holds files of several kinds ({' '.join(kinds)}); give a folder of one kind")
-    files.sort(key=lambda file: natural_key(file.name))
     return SeriesMovie(path.name, files, luminance=luminance)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError, MissingDependencyError
-from ..images import natural_key
+from ..listing import natural_key
 from ..movie import Acquisition, Movie, Visits
 from ..npy import DAMAGE
 from .places import check_size, flat_places, size_of_largest

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError, MissingDependencyError
-from ..images import natural_key
+from ..listing import files_of
 from ..movie import Acquisition, Movie
 from ..npy import DAMAGE
 from ..units import to_seconds
@@ -51,14 +51,9 @@ class Table:
 def open_file(path: Path, *, luminance: bool = False) -> Movie:
     """Open a table, or a folder of tables with one file a frame."""
     if path.is_dir():
-        files = sorted((file for file in path.iterdir() if is_table(file)), key=lambda file: natural_key(file.name))
+        files = files_of(path, SUFFIXES)
         return movie_of_table(_joined([_read(file) for file in files], [file.name for file in files]), path.name)
     return movie_of_table(_read(path), path.name)
-
-
-def is_table(path: Path) -> bool:
-    """Whether the file is a table by its suffix; hidden files are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def movie_of_table(table: Table, name: str) -> Movie:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...frames import Movie, open_movie
-from ...frames.images import natural_key
+from ...frames.listing import natural_key
 from ...frames.registry import movie_suffixes
 from .arrival import Arrival, Notice, Source
 
