@@ -34,6 +34,8 @@ _READERS = {
 }
 _WITH_SIGNALS = ("instruments.em", "sampled.ragged")
 """Readers of files that may hold several signals."""
+_NATIVE = ("video", "instruments.em", "instruments.gatan", "instruments.series", "sampled.ragged")
+"""Readers that decode in native code, which damage can make crash or loop: they run in a child."""
 _BY_SUFFIX = {suffix: reader for reader, suffixes in _READERS.items() for suffix in suffixes}
 
 
@@ -183,6 +185,10 @@ def _open_source(source: Any, luminance: bool, signal: int | None = None) -> Mov
 
 
 def _open_file(path: Path, reader: str, **options: Any) -> Movie:
+    if reader in _NATIVE or path.suffix.lower() == ".parquet":
+        from .child import ChildMovie
+
+        return ChildMovie(path, f".{reader}", **options)
     open_file: Callable[..., Movie] = import_module(f".{reader}", __package__).open_file
     return open_file(path, **options)
 
