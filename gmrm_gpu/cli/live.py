@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from ..claim import claim
 from ..config import AnalysisConfig
 from ..errors import ConfigError, InputError, OutputError
 from ..live.analysis import LiveAnalysis
-from ..live.claim import claimed
 from ..live.finish import result_of
 from ..live.journal import (
     SUFFIX,
@@ -73,7 +73,7 @@ def run_live_command(args: argparse.Namespace, console: Console) -> None:
         with _stoppable(run, shown):
             shown.waiting(source)
             journal = run.run()
-        with claimed(plan.journal) if journal else nullcontext(), new_folder(plan.out, **known) as folder:
+        with claim(plan.journal) if journal else nullcontext(), new_folder(plan.out, **known) as folder:
             result, failure = _written(journal, source, folder, run, started, args)
     except BaseException:
         shown.close(f"The run has stopped, and its results are not written; {_kept(run) or 'no frame was analysed'}.")

@@ -12,13 +12,14 @@ import logging
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..durable import write_bytes
 from ..errors import DeviceError
 from .source import KernelSource
 
@@ -316,16 +317,9 @@ def _read_entry(path: Path) -> tuple[bytes, str] | None:
 def _write_entry(path: Path, binary: bytes, log: str) -> None:
     """Keep an entry; a folder that cannot be written is no error."""
     header = json.dumps({"sha256": _digest(binary, log), "log": log})
-    temporary = None
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(suffix=".part", dir=path.parent)
-        with open(handle, "wb") as file:
-            file.write(header.encode() + b"\n" + binary)
-        os.replace(temporary, path)
-    except OSError:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        write_bytes(path, header.encode() + b"\n" + binary)
 
 
 def _digest(binary: bytes, log: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..durable import whole_file
 from ..errors import MissingDependencyError, OutputError
 from .movie import ArrayMovie, Movie
 
@@ -67,25 +67,6 @@ def save_movie(
         else:
             _write_tiff(source, part, pixel, interval)
     return path
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a hidden file beside `path` that takes its name once it is complete, and is gone after any failure.
-
-    Raises
-    ------
-    OutputError
-        It cannot be written.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _interval(movie: Movie) -> float | None:

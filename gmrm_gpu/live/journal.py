@@ -24,12 +24,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..claim import claim
 from ..config import AnalysisConfig, analysis_from_dict, config_to_dict
+from ..durable import write_all, write_bytes
 from ..errors import InputError, OutputError
 from ..frames.movie import Acquisition
 from ..quantify import make_scale
 from ..results import Scale
-from .claim import claim, claimed
 from .update import LiveFrame
 
 FORMAT, VERSION = "gmrm-gpu live journal", 1
@@ -138,7 +139,7 @@ class Journal:
             A run is still writing it, or it cannot be written.
         """
         subject, valid = read_subject(folder)
-        with claimed(folder):
+        with claim(folder):
             records = read_records(folder, subject)
             end = int(records["labels_at"][-1] + records["labels_bytes"][-1]) if len(records) else 0
             os.truncate(folder / "frames.bin", records.nbytes)
@@ -172,8 +173,8 @@ class Journal:
         try:
             if origin is not None:
                 self._append("files.txt", f"{json.dumps([frame.number, origin])}\n")
-            _write_all(self._labels, packed)
-            _write_all(self._records, record.tobytes())
+            write_all(self._labels.write, packed)
+            write_all(self._records.write, record.tobytes())
             self._labels_end += len(packed)
             self._keep_picture(frame)
             self._add_alarms(frame)
@@ -221,9 +222,7 @@ class Journal:
         picture = io.BytesIO()
         np.save(picture, frame.picture.astype(np.float32, copy=False))
         path = self.folder / "pictures" / f"{index}.npy"
-        part = path.with_suffix(".part")
-        part.write_bytes(picture.getvalue())  # half of it must not count as one
-        os.replace(part, path)
+        write_bytes(path, picture.getvalue())  # half of it must not count as one
         self._pictures.append(index)
         if len(self._pictures) > MOST_PICTURES:
             self._stride *= 2
@@ -337,13 +336,6 @@ def _described(subject: Subject) -> dict[str, Any]:
 
 def _unfinished(folder: Path) -> str:
     return f"{folder} is an unfinished live run; go on with --resume {folder}, or remove it"
-
-
-def _write_all(file: BinaryIO, content: bytes) -> None:
-    """Write everything to an unbuffered file, which by itself may take a part and say nothing."""
-    left = memoryview(content)
-    while left:
-        left = left[file.write(left) :]
 
 
 def _cure(folder: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import fields
@@ -14,7 +13,8 @@ import numpy as np
 
 from ..backend import Backend
 from ..config import analysis_from_dict, config_to_dict
-from ..errors import InputError, OutputError
+from ..durable import whole_file
+from ..errors import InputError
 from ..frames.movie import Acquisition
 from ..mixture.causal_steps import Carried
 from ..mixture.moments import Moments
@@ -39,29 +39,9 @@ def write(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> Non
     OutputError
         The file cannot be written.
     """
-    path = Path(path)
-    part = path.with_name(f"{path.name}.part")
     header = json.dumps({"format": FORMAT, "version": VERSION, **meta})
-    try:
-        with open(part, "wb") as file:
-            np.savez(file, meta=np.array(header), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write the state to {path}: {error.strerror or error}") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last; where folders cannot be opened (Windows) the system does so by itself."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with whole_file(path) as part, open(part, "wb") as file:
+        np.savez(file, meta=np.array(header), **arrays)
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -34,10 +34,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from ...durable import whole_file
 from ...errors import InputError, OutputError
 from ..movie import Acquisition, Movie, Visits
 from ..npy import DAMAGE
-from ..save import whole_file
 from .places import check_size
 
 VERSION = 1
