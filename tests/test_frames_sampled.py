@@ -154,6 +154,7 @@ def test_a_level_that_cannot_be_or_is_not_there_is_told() -> None:
     assert "uint8, so no pixel has the level 256" in refusal(STACK, unvisited=256)
     assert "uint8, so no pixel has the level 0.5" in refusal(STACK, unvisited=0.5)
     assert "uint8, so no pixel has the level nan" in refusal(STACK, unvisited=np.nan)
+    assert "uint8, so no pixel has the level inf" in refusal(STACK, unvisited=np.inf)
     movie = open_movie(STACK, unvisited=0)
     assert "No pixel of the first frame has the level 0" in movie.acquisition.notes[0]
     assert movie.visits(0).positions.size == H * W

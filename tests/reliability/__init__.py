@@ -1,1 +1,1 @@
-"""What an analysis survives: damaged and hostile input, kills, degenerate fits. `scale.cases` says how many are tried."""
+"""What an analysis survives: damaged and hostile input, kills, degenerate fits; `scale.cases` says how many of each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from numbers import Real
 
@@ -149,7 +150,7 @@ def _level_as(level: float, movie: Movie) -> np.generic:
         with np.errstate(over="ignore"):
             return dtype.type(level)
     kind = np.iinfo(dtype)
-    if level != level or level != round(level) or not kind.min <= level <= kind.max:
+    if not math.isfinite(level) or level != round(level) or not kind.min <= level <= kind.max:
         raise InputError(
             f"{movie.name} is {dtype}, so no pixel has the level {level:g} of --unvisited; give one between {kind.min} "
             f"and {kind.max}, or a mask with --visited"
