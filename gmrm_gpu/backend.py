@@ -6,6 +6,7 @@ The only module that imports array-api-compat; CuPy is imported inside functions
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,13 +15,19 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from .errors import ConfigError, DeviceError
+from .errors import ConfigError, DeviceError, MemoryBudgetError
 
 Array = Any
 
 host_namespace = array_api_compat.array_namespace(np.zeros(1))
 """NumPy as the standard has it, for the few numbers that are always computed on the host."""
 
+_OUT_OF_MEMORY = (
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "cudaErrorMemoryAllocation",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+)
 _INSTALL_GPU = "pip install 'gmrm-gpu[cuda13]' (or cuda12, to match the driver)"
 
 
@@ -199,6 +206,24 @@ def free_memory(backend: Backend) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 2 * 2**30
+
+
+def release_memory(backend: Backend) -> None:
+    """Hand back what nothing uses any more: garbage, and what CuPy's pools keep for the next arrays."""
+    gc.collect()
+    if backend.name == "cupy":
+        import cupy
+
+        cupy.get_default_memory_pool().free_all_blocks()
+        cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory for an array or a kernel: less at a time may fit."""
+    if isinstance(error, MemoryError):  # CuPy's OutOfMemoryError is one
+        return not isinstance(error, MemoryBudgetError)
+    # CUDA's own errors tell the name of a code.
+    return isinstance(error, RuntimeError) and any(code in str(error) for code in _OUT_OF_MEMORY)
 
 
 def n_cores() -> int:

@@ -22,6 +22,9 @@ N_EXAMPLES = 6
 class Observer:
     """Sees the frames of a run go by; the default looks away."""
 
+    def restarted(self) -> None:
+        """Memory ran out, and the run begins again: what was seen of it comes once more."""
+
     def fitted(self, t: int, fit: MixtureFit, foreground: np.ndarray, positions: Array, labels: Array) -> None:
         """Frame `t` was fitted and labelled; foreground (R, K) bool says which components count."""
 
@@ -42,16 +45,20 @@ class Recorder(Observer):
         settings: tuple[tuple[float, float], ...] = (),
     ) -> None:
         self.movie, self.config, self.engine = movie, config, engine
-        self.fits: list[MixtureFit] = []
-        self.foregrounds: list[np.ndarray] = []
         self.labels = np.zeros((len(movie), *movie.shape), dtype=np.uint8) if labels else None
         self.chosen = np.unique(np.linspace(0, len(movie) - 1, N_EXAMPLES).round().astype(int))
+        self.settings = settings
+        self.restarted()
+
+    def restarted(self) -> None:
+        """Nothing was seen yet."""
+        self.fits: list[MixtureFit] = []
+        self.foregrounds: list[np.ndarray] = []
         self.images: dict[int, np.ndarray] = {}
         self.raw: dict[int, np.ndarray] = {}
         self.final: dict[int, np.ndarray] = {}
-        self.settings = settings
-        self.by_setting: list[dict[int, np.ndarray]] = [{} for _ in settings]
-        self._correctors = [self._other(radius, gamma) for radius, gamma in settings]
+        self.by_setting: list[dict[int, np.ndarray]] = [{} for _ in self.settings]
+        self._correctors = [self._other(radius, gamma) for radius, gamma in self.settings]
 
     def _other(self, radius: float, gamma: float) -> Corrector:
         correction = replace(self.config.correction, radius=radius, gamma=gamma)

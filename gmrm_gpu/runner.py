@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from . import __version__
-from .backend import Backend, free_memory, get_backend
+from .backend import Backend, free_memory, get_backend, ran_out_of_memory, release_memory
 from .config import AnalysisConfig
 from .correct import Corrector
 from .engines import Engine, FusedEngine, GenericEngine, MovieFrames, instead_of_kernels, select_engine
 from .engines.device import describe_gpu
-from .errors import DeviceMemoryError, InputError, MemoryBudgetError
+from .errors import InputError, MemoryBudgetError
 from .frames import Movie
+from .frames.cache import CachedMovie
 from .philox import STREAM_START, stream_words
 from .quantify import make_scale, volume_weights
 from .recorder import Observer
@@ -202,7 +203,7 @@ class Runner:
     ) -> Curves:
         """Analyse `replicates` (R,) at `rate` over all frames; `tick` is called as often as there are frames.
 
-        Where kernels run out of memory, in halves.
+        Where memory runs out, in halves; with an observer, which is to see all replicates of a frame, once more.
 
         Raises
         ------
@@ -215,22 +216,51 @@ class Runner:
         return curves
 
     def _run(self, rate: float, replicates: np.ndarray, observer: Observer | None, ticks: Ticks) -> Curves:
-        try:
-            return run_replicates(self, rate, replicates, observer, ticks)
-        except DeviceMemoryError as error:
-            if len(replicates) == 1:
-                raise self._too_large(rate) from error
-        # Outside of the handler: its traceback keeps the arrays of the attempt.
-        half = len(replicates) // 2
-        return Curves.join([self._run(rate, part, observer, ticks) for part in (replicates[:half], replicates[half:])])
+        curves, _ = self._attempt(rate, replicates, observer, ticks)
+        if curves is not None:
+            return curves
+        self._free()
+        if len(replicates) > 1 and observer is None:
+            half = len(replicates) // 2
+            parts = replicates[:half], replicates[half:]
+            return Curves.join([self._run(rate, part, observer, ticks) for part in parts])
+        if observer is not None:
+            observer.restarted()
+        # Other programs and threads may have let go of memory since.
+        curves, why = self._attempt(rate, replicates, observer, ticks)
+        if curves is None:
+            raise self._too_large(rate, len(replicates), why)
+        return curves
 
-    def _too_large(self, rate: float) -> MemoryBudgetError:
-        assert isinstance(self.engine, FusedEngine)
-        needed, free = self.fixed_bytes + self.bytes_per_replicate(rate), self.engine.device.free_bytes()
-        where = "of memory" if self.engine.name == "compiled" else "on the GPU"
+    def _attempt(
+        self, rate: float, replicates: np.ndarray, observer: Observer | None, ticks: Ticks
+    ) -> tuple[Curves | None, str]:
+        """The curves; None where memory ran out, and in which words."""
+        try:
+            return run_replicates(self, rate, replicates, observer, ticks), ""
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            # Not the error itself: its traceback keeps the arrays of the attempt.
+            return None, str(error)
+
+    def _free(self) -> None:
+        """Let go of all that is kept only to save time."""
+        if isinstance(self.engine, FusedEngine):
+            self.engine.forget()
+        if isinstance(self.movie, CachedMovie) and self.backend.name != "cupy":
+            self.movie.forget()
+        release_memory(self.backend)
+
+    def _too_large(self, rate: float, n_replicates: int, why: str) -> MemoryBudgetError:
+        device = self.engine.device if isinstance(self.engine, FusedEngine) else None
+        needed = self.fixed_bytes + n_replicates * self.bytes_per_replicate(rate)
+        free = free_memory(self.backend) if device is None else device.free_bytes()
+        where = "on the GPU" if self.engine.name == "fused" or self.backend.name == "cupy" else "of memory"
+        who = "one replicate needs" if n_replicates == 1 else f"{n_replicates} replicates need"
         return MemoryBudgetError(
-            f"one replicate needs {needed / 1e6:.4g} MB {where}, {free / 1e6:.4g} MB are free; close other programs "
-            "that use it, lower --radius, or crop the movie"
+            f"{who} {needed / 1e6:.4g} MB {where}, {free / 1e6:.4g} MB are free; close other programs that use it, "
+            f"lower --radius, or crop the movie (seen: {why or 'out of memory'})"
         )
 
     def tally_settings(self, rate: float) -> TallySettings:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import Array, n_cores
+from ..backend import Array, n_cores, ran_out_of_memory
 from ..errors import DeviceError, DeviceMemoryError
 from .nvrtc import Compiler, choose_arch, compile_kernel, find_compiler
 from .source import KernelSource, shared_bytes
@@ -135,10 +135,8 @@ class CudaDevice:
         with self._cupy.cuda.Device(self.number):
             try:
                 yield
-            except MemoryError as error:  # CuPy's OutOfMemoryError is one
-                raise DeviceMemoryError(f"the GPU is out of memory: {error}") from error
-            except RuntimeError as error:
-                if isinstance(error, DeviceError) or not _is_out_of_memory(error):
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, (DeviceError, DeviceMemoryError)) or not ran_out_of_memory(error):
                     raise
                 raise DeviceMemoryError(f"the GPU is out of memory: {error}") from error
 
@@ -149,18 +147,13 @@ def get_device(number: int = 0) -> CudaDevice:
     return CudaDevice(number)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a CUDA call ran out of memory; its error is a RuntimeError that tells the code's name."""
-    return "CUDA_ERROR_OUT_OF_MEMORY" in str(error) or "cudaErrorMemoryAllocation" in str(error)
-
-
 @contextmanager
 def _told(what: str) -> Iterator[None]:
     """Say of CUDA's errors, other than too little memory, where they arose."""
     try:
         yield
     except RuntimeError as error:
-        if _is_out_of_memory(error):
+        if ran_out_of_memory(error):
             raise
         raise DeviceError(f"{what}: {error}") from error
 

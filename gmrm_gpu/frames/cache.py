@@ -19,6 +19,12 @@ class CachedMovie(MovieOver):
         self._keep = int(n_bytes // (movie.shape[0] * movie.shape[1] * movie.dtype.itemsize))
         self._frames: dict[int, np.ndarray] = {}
 
+    def forget(self) -> None:
+        """Let go of the frames, and keep none from now on: there is no memory for them."""
+        with self._lock:
+            self._keep = 0
+            self._frames.clear()
+
     def _read_visits(self, t: int) -> Visits:
         return self._movie._visits(t)
 

@@ -51,5 +51,9 @@ class Pool:
             work(tell)
         finally:
             wait(others)
-        for other in others:
-            other.result()
+        try:
+            while others:
+                others.pop().result()
+        finally:
+            # An error knows this frame: with the others in it, all would keep the work's arrays until a collection.
+            others.clear()

@@ -218,6 +218,10 @@ class FusedEngine:
         """While `notify` is told the fraction done; CUDA kernels tell nothing before they end."""
         return nullcontext()
 
+    def forget(self) -> None:
+        """Let go of the movie that was kept on the device for the next block."""
+        self._movie = None
+
     def _room(self, launch: Launch) -> Room:
         """What a launch of teams may use: all blocks the device holds, half of the memory that is left."""
         resident = self.device.resident_blocks(launch.kernel, launch.threads, launch.shared_bytes)
