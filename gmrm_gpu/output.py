@@ -1,6 +1,4 @@
-"""Result folders: complete or not there at all.
-
-Everything is written into a hidden folder beside the one asked for, which takes its name only when it is complete.
+"""What the commands write into their folders; see `folders` for the folders themselves.
 
 >>> from gmrm_gpu.output import write_analysis
 >>> write_analysis(result, "run1", overwrite=True)  # doctest: +SKIP
@@ -8,13 +6,12 @@ Everything is written into a hidden folder beside the one asked for, which takes
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,138 +22,14 @@ import numpy as np
 
 from .config import config_to_dict
 from .errors import InputError, MissingDependencyError, OutputError
+from .folders import MARKERS, make_part, new_folder
 from .results import AnalysisResult, MixtureFit, StudyResult, status_counts
 from .results.planning import SamplingPlan
 from .results.selection import ModelSelection
 from .results.throughput import Throughput
 
-MARKERS = ("analysis.json", "study.json", "fit.json", "simulation.json", "selection.json", "plan.json", "bench.json")
-"""Every output folder holds one of these; it says what made it."""
-
-FILES = (
-    *MARKERS,
-    *("growth.csv", "fits.csv", "labels.tif", "report.html", "fit.png", "fit.svg"),
-    *("alarms.csv", "notices.txt"),
-    *("replicates.npz", "curves.csv", "table1.csv", "examples.npz"),
-    *("study_movie.json", "replicates_movie.npz", "curves_movie.csv", "examples_movie.npz"),
-    *("selection.csv", "selection.png", "selection.svg"),
-    *("plan.csv", "plan.png", "plan.svg"),
-    *("bench.png", "bench.svg"),
-    *("movie.npy", "movie.tif", "truth.npy", "truth.tif"),
-)
-"""Fixed names of the files that the commands write."""
-
-_HARMLESS = (".DS_Store", "Thumbs.db", "desktop.ini")
 # Past this size ImageJ's flavour of TIFF, whose offsets have 32 bits, cannot hold the stack.
 _IMAGEJ_LIMIT = 2**32 - 2**25
-
-
-@contextmanager
-def new_folder(
-    path: str | os.PathLike[str], *, overwrite: bool = False, inputs: Iterable[str | os.PathLike[str]] = ()
-) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` on success and is removed on any failure.
-
-    Parameters
-    ----------
-    path : the folder to make; missing parents are made too.
-    overwrite : replace an earlier output folder of this package, or an empty one, once the new one is complete.
-    inputs : files that the work reads; `path` may hold none of them, or overwriting would delete it.
-
-    Raises
-    ------
-    OutputError
-        `path` exists and may not be replaced, or cannot be made.
-    """
-    check_new_folder(path, overwrite=overwrite, inputs=inputs)
-    given = Path(path).expanduser()
-    target = given.resolve()
-    made = [parent for parent in target.parents if not parent.exists()]
-    part = _make_part(given, target)
-    try:
-        yield part
-        _publish(part, given, target, overwrite)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        for parent in made:
-            with suppress(OSError):
-                parent.rmdir()
-        raise
-
-
-def check_new_folder(
-    path: str | os.PathLike[str], *, overwrite: bool = False, inputs: Iterable[str | os.PathLike[str]] = ()
-) -> None:
-    """Raise `OutputError` now, before hours of work, where `new_folder` would refuse `path`."""
-    given = Path(path).expanduser()
-    _check_target(given, given.resolve(), overwrite, [Path(name).expanduser().resolve() for name in inputs])
-
-
-def _check_target(given: Path, target: Path, overwrite: bool, inputs: list[Path]) -> None:
-    if not os.path.lexists(target):
-        return
-    if not target.is_dir():
-        raise OutputError(f"{given} is a file; give --out a folder that does not exist yet")
-    if not overwrite:
-        raise OutputError(f"{given} exists; choose another --out, or replace it with --overwrite")
-    if target == Path.cwd() or target in Path.cwd().parents or target.is_mount():
-        raise OutputError(f"{given} is the current folder, above it, or a drive; give --out a folder inside it")
-    for name in inputs:
-        if target == name or target in name.parents:
-            raise OutputError(f"{given} holds the input {name.name}, which would be lost; choose another --out")
-    foreign = _foreign(target)
-    if foreign is not None:
-        raise OutputError(f"{given} {foreign}, so it is not replaced; choose another --out")
-
-
-def _foreign(folder: Path) -> str | None:
-    """What makes `folder` no output folder of this package; None for one of ours and for an empty one."""
-    names = {entry.name for entry in folder.iterdir()} - set(_HARMLESS)
-    known = {*FILES, "figures"}
-    for name in sorted(names - known):
-        return f"holds {name}, which gmrm-gpu did not write"
-    for entry in sorted(folder.glob("figures/*")):
-        if entry.is_dir() or entry.suffix not in (".png", ".svg"):
-            return f"holds figures/{entry.name}, which gmrm-gpu did not write"
-    if names and names.isdisjoint(MARKERS):
-        return f"holds none of {', '.join(MARKERS)}"
-    return None
-
-
-def _make_part(given: Path, target: Path) -> Path:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for number in itertools.count():
-            part = target.with_name(f".{target.name}.{os.getpid()}-{number}.part")
-            with suppress(FileExistsError):
-                part.mkdir()
-                return part
-    except OSError as error:
-        raise OutputError(f"cannot make {given}: {error.strerror or error}") from None
-    raise AssertionError("unreachable")
-
-
-def _publish(part: Path, given: Path, target: Path, overwrite: bool) -> None:
-    """Give the finished folder its name; the old one goes only then."""
-    if os.path.lexists(target) and not overwrite:
-        # It appeared while the work ran: neither that folder nor this work may be lost.
-        names = (target.with_name(f"{target.name}-{n}") for n in itertools.count(2))
-        free = next(name for name in names if not os.path.lexists(name))
-        part.rename(free)
-        raise OutputError(f"{given} appeared meanwhile, so the results are in {free.name} beside it")
-    old = part.with_suffix(".old")
-    try:
-        if os.path.lexists(target):
-            target.rename(old)
-        try:
-            part.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-    except OSError as error:
-        raise OutputError(f"cannot replace {given}: {error.strerror or error}") from None
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_extras(*, labels: bool = False, report: bool = False) -> None:
@@ -315,7 +188,7 @@ def renew_report(result: StudyResult, folder: str | os.PathLike[str]) -> Path:
     from .report import write_report
 
     folder = Path(folder).expanduser()
-    part = _make_part(folder / "report.html", folder.resolve() / "report")
+    part = make_part(folder / "report.html", folder.resolve() / "report")
     try:
         write_report(result, part)
         old = folder / "figures"

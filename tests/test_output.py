@@ -19,8 +19,9 @@ from gmrm_gpu.config import (
     analysis_config_from_json,
 )
 from gmrm_gpu.errors import InputError, MissingDependencyError, OutputError
+from gmrm_gpu.folders import new_folder
 from gmrm_gpu.frames import open_labels, open_movie
-from gmrm_gpu.output import load_study, new_folder, renew_report, write_analysis, write_json, write_study
+from gmrm_gpu.output import load_study, renew_report, write_analysis, write_json, write_study
 
 CONFIG = AnalysisConfig(
     mixture=MixtureConfig(n_components=3, trend="linear"),

@@ -61,10 +61,10 @@ def _run(args: argparse.Namespace) -> int:
         with _terminable():
             _execute(args)
         return 0
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", INTERRUPTED)
-    except _Terminated:
-        return _fail("terminated; nothing was written", TERMINATED)
+    except KeyboardInterrupt as stop:
+        return _fail(f"interrupted; {_kept(stop) or 'nothing was written'}", INTERRUPTED)
+    except _Terminated as stop:
+        return _fail(f"terminated; {_kept(stop) or 'nothing was written'}", TERMINATED)
     except BrokenPipeError:
         # The reader, such as `head`, has left; Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,7 +72,8 @@ def _run(args: argparse.Namespace) -> int:
     except Exception as error:
         if args.debug:
             traceback.print_exc()
-        return _fail(f"error: {_message(error)}", 2 if isinstance(error, ConfigError) else 1)
+        text = "; ".join(part for part in (_message(error), _kept(error)) if part)
+        return _fail(f"error: {text}", 2 if isinstance(error, ConfigError) else 1)
 
 
 def _execute(args: argparse.Namespace) -> None:
@@ -85,6 +86,11 @@ def _execute(args: argparse.Namespace) -> None:
     with console.listening():
         command(args, console)
     console.close()
+
+
+def _kept(error: BaseException) -> str:
+    """What was added to an error on its way: where the work that is done lies."""
+    return "; ".join(getattr(error, "__notes__", ()))
 
 
 def _message(error: Exception) -> str:

@@ -7,8 +7,9 @@ import math
 
 from ..config import AnalysisConfig
 from ..errors import ConfigError
+from ..folders import new_folder
 from ..frames import Movie
-from ..output import check_extras, fill_bench, new_folder
+from ..output import check_extras, fill_bench
 from ..results.throughput import ALL_PIXELS, EngineSpec, Speed, Throughput, duration_text
 from ..synthetic import simulate
 from ..throughput import MOST_FRAMES, measure_throughput

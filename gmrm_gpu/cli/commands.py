@@ -14,18 +14,9 @@ import numpy as np
 from ..backend import free_memory, make_backend
 from ..config import AnalysisConfig, CorrectionConfig, StudyConfig
 from ..errors import ConfigError, GmrmError, InputError, MissingDependencyError
+from ..folders import SHARDS, new_folder, resumable_folder
 from ..frames import ArrayMovie, Movie, open_labels, open_movie, save_movie
-from ..output import (
-    check_extras,
-    fill_analysis,
-    fill_fit,
-    fill_study,
-    finished,
-    load_study,
-    new_folder,
-    renew_report,
-    write_json,
-)
+from ..output import check_extras, fill_analysis, fill_fit, fill_study, finished, load_study, renew_report, write_json
 from ..pipeline import analyze
 from ..results import AnalysisResult, FitStatus, StudyResult, fit_statuses, status_counts, trend_warning
 from ..runner import Runner
@@ -37,7 +28,7 @@ from . import console as say
 from .console import Console
 from .options import analysis_config, study_config
 from .select import resolve_auto
-from .shared import inputs, note, note_device, open_given, out_folder, stem
+from .shared import inputs, note, note_device, open_given, out_folder, stem, study_executor
 
 LOOKED_AT = 200
 """Frames that `info` reads at most."""
@@ -284,12 +275,17 @@ def _study(
     out: Path,
     **remarks: str,
 ) -> StudyResult:
-    with new_folder(out, overwrite=args.overwrite, inputs=inputs(args)) as folder:
-        note_device(config.analysis, console)
+    with (
+        resumable_folder(out, resume=args.resume, overwrite=args.overwrite, inputs=inputs(args)) as folder,
+        study_executor(args, console) as executor,
+    ):
+        if executor is None:
+            note_device(config.analysis, console)
         analysis, chosen = resolve_auto(args, config.analysis, movie, console)
         config = replace(config, analysis=analysis)
         with console.progress("studying", "samples") as progress:
-            result = _stamped(run_study(movie, config, truth=truth, progress=progress), args, **remarks, **chosen)
+            result = run_study(movie, config, truth=truth, progress=progress, store=folder / SHARDS, executor=executor)
+        result = _stamped(result, args, **remarks, **chosen)
         _refuse_failure(result.reference_status)
         failure = fill_study(result, folder, report=not args.no_report)
     print(say.table1(result))

@@ -19,6 +19,7 @@ import numpy as np
 from ..claim import claim
 from ..config import AnalysisConfig
 from ..errors import ConfigError, InputError, OutputError
+from ..folders import check_new_folder, new_folder
 from ..live.analysis import LiveAnalysis
 from ..live.finish import result_of
 from ..live.journal import (
@@ -35,7 +36,7 @@ from ..live.page import LivePage, check_port
 from ..live.run import LiveRun, Plan
 from ..live.sources import SIMULATION, Arrival, Source, open_source
 from ..live.update import LiveFrame, LiveState
-from ..output import check_extras, check_new_folder, fill_analysis, new_folder
+from ..output import check_extras, fill_analysis
 from ..results import AnalysisResult
 from . import console as say
 from .console import Console

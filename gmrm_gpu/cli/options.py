@@ -330,11 +330,13 @@ def add_movie(
     group.add_argument("--unvisited", type=real, metavar="LEVEL", help="grey level of pixels not visited, such as nan")
 
 
-def add_output(parser: argparse.ArgumentParser, default: str, *, report: bool = True) -> None:
-    """The folder that is written."""
+def add_output(parser: argparse.ArgumentParser, default: str, *, report: bool = True, resume: bool = False) -> None:
+    """The folder that is written; `resume` where work goes on in an unfinished one."""
     group = parser.add_argument_group("output")
     group.add_argument("--out", metavar="DIR", help=f"folder to write (default {default}, in the current folder)")
     group.add_argument("--overwrite", action="store_true", help="replace an earlier output folder")
+    if resume:
+        group.add_argument("--resume", action="store_true", help="compute only what DIR.part or DIR does not hold yet")
     if report:
         group.add_argument("--no-report", action="store_true", help="numbers only: no figures, no report.html")
 

@@ -18,6 +18,7 @@ _ARGUMENTS = {
     "simulate": "[SCENARIO] ",
     "fit": "MOVIE --frame N ",
     "report": "FOLDER ",
+    "status": "DIR ",
     "live": "SOURCE ",
     "plan": "[MOVIE] ",
     "bench": "[MOVIE] ",
@@ -46,7 +47,13 @@ gmrm-gpu analyze other.tif --config movie_analysis/analysis.json""",
     "study": """\
 gmrm-gpu study movie.tif --components 3
 gmrm-gpu study sim/movie.tif --truth sim/truth.tif --truth-value 2
-gmrm-gpu study movie.tif --rates 0.1,0.01 --replicates 20,200 --memory 2GB --threads 4""",
+gmrm-gpu study movie.tif --rates 0.1,0.01 --replicates 20,200 --memory 2GB --threads 4
+gmrm-gpu study movie.tif --components 3 --resume
+gmrm-gpu study movie.tif --components 3 --workers 4
+gmrm-gpu study movie.tif --components 3 --scheduler tcp://host:8786""",
+    "status": """\
+gmrm-gpu status movie_study
+gmrm-gpu status movie_study --follow""",
     "plan": """\
 gmrm-gpu plan movie.tif --components 3 --width 1%
 gmrm-gpu plan movie.tif --width 0.02um3 --pixel-size 5nm --thickness 0.5um --schemes fixed,stratified,lines
@@ -90,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gmrm-gpu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    first = (_simulate, _info, _select, _fit, _analyze, _study, _plan, _thin, _manifest)
+    first = (_simulate, _info, _select, _fit, _analyze, _study, _status, _plan, _thin, _manifest)
     for add in (*first, _live, _report, _demo, _bench, _doctor):
         add(commands)
     return parser
@@ -220,7 +227,8 @@ def _study(commands: Any) -> None:
         ".commands:run_study_command",
         "replicates at several sampling rates: Table 1 and Figure 4",
         "Sub-sample a movie many times at several rates and compare with all pixels. Writes study.json,\n"
-        "replicates.npz, curves.csv, table1.csv, examples.npz, figures/ and report.html.",
+        "replicates.npz, curves.csv, table1.csv, examples.npz, shards/, figures/ and report.html.\n\n"
+        "What is done is kept in DIR.part until all is: a study that was killed goes on with --resume.",
     )
     o.add_movie(parser)
     group = parser.add_argument_group("design")
@@ -231,7 +239,23 @@ def _study(commands: Any) -> None:
     add("--truth-value", type=o.whole, metavar="N", help="label of the foreground in it (default 2)")
     _all_settings(parser, (*o.SAMPLING, o.SEED))
     o.add_method(parser, both=True)
-    o.add_output(parser, "MOVIE_study")
+    add = parser.add_argument_group("several processes or machines (extra cluster)").add_argument
+    add("--workers", type=o.whole, metavar="N", help="share the work among N processes of this machine")
+    add("--scheduler", metavar="ADDRESS", help="send it to a Dask cluster, such as tcp://host:8786")
+    o.add_output(parser, "MOVIE_study", resume=True)
+
+
+def _status(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "status",
+        ".status:run_status",
+        "how far a study is, from another terminal",
+        "Show how much of a study is done, who works on it, and when it will be finished.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="what study was given as --out; it may be unfinished")
+    parser.add_argument("--follow", action="store_true", help="go on showing it until the study ends")
+    parser.add_argument("--check", action="store_true", help="read every shard and compare its check sum")
 
 
 def _plan(commands: Any) -> None:
@@ -357,7 +381,7 @@ def _demo(commands: Any) -> None:
     add("--size", type=o.size, metavar="HxWxT", help="height, width, frames (default 256x256x30)")
     add("--difficulty", choices=DIFFICULTIES, default="easy", help="separation of the phases (default easy)")
     o.add_settings(parser, "settings", (o.SEED, *o.COMPUTE))
-    o.add_output(parser, "gmrm_demo")
+    o.add_output(parser, "gmrm_demo", resume=True)
 
 
 def _bench(commands: Any) -> None:

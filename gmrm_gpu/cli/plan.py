@@ -8,8 +8,9 @@ from typing import Any
 
 from ..config import AnalysisConfig
 from ..errors import ConfigError
+from ..folders import new_folder
 from ..frames import Movie
-from ..output import check_extras, fill_plan, new_folder
+from ..output import check_extras, fill_plan
 from ..planning import plan_sampling
 from ..results import UNIT_TEXT
 from ..results.planning import INTERVAL_NOTE, PlanRow, SamplingPlan

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..config import AnalysisConfig
+from ..folders import new_folder
 from ..frames import Movie
-from ..output import check_extras, fill_selection, new_folder
+from ..output import check_extras, fill_selection
 from ..results.selection import BIC_NOTE, COMPONENTS, TREND_LOCAL, ModelSelection
 from ..selection import select_model
 from . import console as say

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..backend import probe_gpu
 from ..config import AnalysisConfig
+from ..errors import ConfigError
 from ..frames import Movie, open_movie
+from ..study import Executor
 from .console import Console
 
 
@@ -55,3 +59,20 @@ def note_device(config: AnalysisConfig, console: Console) -> None:
         usable, reason = probe_gpu()
         if not usable:
             console.note(f"computing on the CPU: {reason}")
+
+
+@contextmanager
+def study_executor(args: argparse.Namespace, console: Console) -> Iterator[Executor | None]:
+    """Where a study is computed: the cluster that the flags name, else None: in this process."""
+    workers, scheduler = getattr(args, "workers", None), getattr(args, "scheduler", None)
+    if workers is None and scheduler is None:
+        yield None
+        return
+    if workers is not None and scheduler is not None:
+        raise ConfigError("--workers starts processes here and --scheduler uses those of a cluster; give one of them")
+    if workers is not None and not 1 <= workers <= 4096:
+        raise ConfigError(f"--workers is {workers}; it must be a whole number from 1 to 4096")
+    from ..study.cluster import ClusterExecutor
+
+    with ClusterExecutor(scheduler, n_workers=workers, notify=console.note) as executor:
+        yield executor

@@ -253,7 +253,7 @@ def provenance_rows(result: Result) -> list[tuple[str, str]]:
     return [row for key, value in result.provenance.items() if key not in hidden for row in _flat(str(key), value)]
 
 
-_PLAIN_NAMES = {"gmrm_gpu": "gmrm_gpu", "wall_s": "wall time, s", "n_threads": "threads", "n_blocks": "blocks"}
+_PLAIN_NAMES = {"gmrm_gpu": "gmrm_gpu", "wall_s": "wall time, s", "n_threads": "threads", "n_shards": "shards"}
 
 
 def _flat(name: str, value: Any) -> list[tuple[str, str]]:

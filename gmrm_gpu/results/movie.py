@@ -94,19 +94,10 @@ class Examples:
     foreground_index: int = 1
     valid: np.ndarray | None = None
 
-    def save(self, path: str | Path) -> None:
-        """Write one compressed npz without pickles."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything as plain arrays, for an npz without pickles."""
         arrays: dict[str, Any] = {f"fit_{k}": v for k, v in self.fits.arrays().items()}
-        for name in (
-            "frames",
-            "images",
-            "labels_raw",
-            "labels",
-            "labels_settings",
-            "labels_sampled",
-            "foreground",
-        ):
-            arrays[name] = getattr(self, name)
+        arrays |= {name: getattr(self, name) for name in _PICTURES}
         if self.valid is not None:
             arrays["valid"] = self.valid
         meta = {
@@ -116,13 +107,12 @@ class Examples:
             "phase_names": self.phase_names,
             "foreground_index": self.foreground_index,
         }
-        np.savez_compressed(path, meta=np.array(json.dumps(meta)), **arrays)
+        return {"meta": np.array(json.dumps(meta)), **arrays}
 
     @staticmethod
-    def load(path: str | Path) -> Examples:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files}
+    def from_arrays(arrays: dict[str, np.ndarray]) -> Examples:
+        """Inverse of `arrays`."""
+        data = dict(arrays)
         meta = json.loads(str(data.pop("meta")))
         fit = {name[4:]: data.pop(name) for name in list(data) if name.startswith("fit_")}
         return Examples(
@@ -133,3 +123,17 @@ class Examples:
             phase_names=tuple(meta["phase_names"]),
             foreground_index=meta["foreground_index"],
         )
+
+    def save(self, path: str | Path) -> None:
+        """Write one compressed npz without pickles."""
+        arrays: dict[str, Any] = self.arrays()
+        np.savez_compressed(path, **arrays)
+
+    @staticmethod
+    def load(path: str | Path) -> Examples:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return Examples.from_arrays({name: file[name] for name in file.files})
+
+
+_PICTURES = ("frames", "images", "labels_raw", "labels", "labels_settings", "labels_sampled", "foreground")

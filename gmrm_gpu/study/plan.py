@@ -30,28 +30,38 @@ class Block:
 
 
 def plan_blocks(runner: Runner, config: StudyConfig, budget: int, n_threads: int) -> list[Block]:
-    """All blocks of a study, the highest rate first, each within its worker's part of `budget` bytes.
+    """All blocks of a study, the highest rate first, each within its thread's part of `budget` bytes.
 
     Raises
     ------
     MemoryBudgetError
         Even one replicate does not fit.
     """
-    blocks = []
-    for rate, total in sorted(zip(config.rates, config.n_replicates, strict=True), reverse=True):
-        each = runner.bytes_per_replicate(rate)
-        check_memory(runner.fixed_bytes + each, budget // n_threads)
-        # A whole movie's samples are held at once, not a frame's.
-        held = runner.sampler(rate).capacity * (len(runner.movie) if runner.config.method == "movie" else 1)
-        size = (budget - runner.fixed_bytes) // n_threads // each
-        if not runner.at_once:  # kernels take as many replicates as fit
-            size = min(size, max(1, BLOCK_SAMPLES // held))
-        elif runner.most_samples is not None:
-            size = min(size, max(1, runner.most_samples // (runner.sampler(rate).capacity * len(runner.movie))))
-        n_blocks = -(-total // max(size, 1))
-        edges = np.linspace(0, total, n_blocks + 1).round().astype(int)
-        blocks += [Block(rate, int(a), int(b)) for a, b in pairwise(edges)]
-    return blocks
+    parts = sorted(zip(config.rates, config.n_replicates, strict=True), reverse=True)
+    return [block for rate, n in parts for block in cut_blocks(runner, Block(rate, 0, n), budget, n_threads)]
+
+
+def cut_blocks(runner: Runner, whole: Block, budget: int, n_threads: int) -> list[Block]:
+    """`whole` in blocks that threads take in turn, each within its part of `budget` bytes.
+
+    Raises
+    ------
+    MemoryBudgetError
+        Even one replicate does not fit.
+    """
+    rate, total = whole.rate, whole.stop - whole.start
+    each = runner.bytes_per_replicate(rate)
+    check_memory(runner.fixed_bytes + each, budget // n_threads)
+    # A whole movie's samples are held at once, not a frame's.
+    held = runner.sampler(rate).capacity * (len(runner.movie) if runner.config.method == "movie" else 1)
+    size = (budget - runner.fixed_bytes) // n_threads // each
+    if not runner.at_once:  # kernels take as many replicates as fit
+        size = min(size, max(1, BLOCK_SAMPLES // held), -(-total // n_threads))
+    elif runner.most_samples is not None:
+        size = min(size, max(1, runner.most_samples // (runner.sampler(rate).capacity * len(runner.movie))))
+    n_blocks = -(-total // max(size, 1))
+    edges = np.linspace(whole.start, whole.stop, n_blocks + 1).round().astype(int)
+    return [Block(rate, int(a), int(b)) for a, b in pairwise(edges)]
 
 
 def threads_within(runner: Runner, config: StudyConfig, budget: int) -> int:

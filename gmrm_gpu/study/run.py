@@ -1,25 +1,41 @@
-"""Run a study on this machine: the reference curve, then blocks of replicates on a few threads."""
+"""Run a study: its shards one after the other on this machine, or on a cluster, and the result from the shards."""
 
 from __future__ import annotations
 
+import logging
+import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
-from threading import Event, Lock
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
 
 import numpy as np
 
-from ..backend import Backend, get_backend
 from ..config import StudyConfig
 from ..errors import InputError
-from ..frames import open_movie
-from ..frames.cache import CachedMovie
-from ..recorder import Recorder, example_settings
+from ..frames import Movie, open_movie
 from ..results import Examples, StudyResult
-from ..runner import Curves, Progress, Runner, check_memory, memory_budget
-from .plan import Block, plan_blocks, threads_within
+from ..runner import Progress
+from .identity import fingerprint, identity
+from .job import EXAMPLE, Bench, Part, Workplace
+from .shards import Shard
+from .store import PLAN, Store, differences, read_plan
+
+logger = logging.getLogger(__name__)
+
+
+class Executor(Protocol):
+    """Computes shards elsewhere, in any order."""
+
+    def engines(self, movie: Movie, config: StudyConfig) -> tuple[dict[str, str], str]:
+        """method -> name of the engine, and the device, that all its workers have; raises where none is able."""
+
+    def run(
+        self, movie: Movie, config: StudyConfig, mark: str, shards: Sequence[Shard]
+    ) -> Iterable[tuple[Shard, Part]]:
+        """The shards as they come; `mark` is the fingerprint of the study."""
 
 
 def run_study(
@@ -28,6 +44,8 @@ def run_study(
     *,
     truth: np.ndarray | None = None,
     progress: Progress | None = None,
+    store: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
 ) -> StudyResult:
     """Analyse a movie many times at several sampling rates, and once on all pixels as the reference.
 
@@ -37,59 +55,46 @@ def run_study(
     config : settings; by default 100, 200 and 1,000 replicates at 10, 5 and 1 %, with the method of the paper, and a
         part of them with the method ``"movie"``.
     truth : (T,) true share of the foreground where it is known.
-    progress : called with (work done, work in all), in samples fitted.
+    progress : called with (work done, work in all), in samples fitted, of what is not in `store` yet.
+    store : folder that keeps every shard once it is done. Shards that it holds already are not computed again; those
+        that are damaged are. None: nothing is kept on the disk.
+    executor : where shards are computed, such as `ClusterExecutor`; None: in this process.
 
     Returns
     -------
     StudyResult of the first method, the others in its `others`. It is a pure function of the movie, the settings
-    and the seed: not of memory, workers or device
-    (up to rounding between devices).
+    and the seed: not of memory, threads, workers or kills, bit by bit; not of the device up to rounding.
+
+    Raises
+    ------
+    InputError
+        `store` holds shards of another movie or of other settings; nothing is changed then.
     """
+    started = time.perf_counter()
     config = config or StudyConfig()
     movie = open_movie(movie)
     truth = None if truth is None else _checked_truth(truth, len(movie))
-    backend = get_backend(config.analysis.compute.device, config.analysis.compute.dtype)
-    cached = CachedMovie(movie, memory_budget(config.analysis, get_backend("cpu")) // 4)  # on the host
-    plans = [_Plan(cached, config.of_method(method), backend) for method in config.methods]
-    report = _Progress(plans, progress)
-    results = [_run_method(plan, truth, report) for plan in plans]
+    # On a cluster this machine may be a laptop: it only checks the settings and describes the movie.
+    place = Workplace(movie, config if executor is None else _on_cpu(config))
+    engines, device = (place.engines, place.backend.name) if executor is None else executor.engines(movie, config)
+    known = identity(place.movie, config, engines, device)
+    shards = place.shards
+    kept = _Memory() if store is None else _opened(Path(store), known, place)
+    missing = kept.missing(shards)
+    if isinstance(kept, Store):
+        kept.keep_only(shards)
+    _tell(kept, len(shards) - len(missing), len(shards))
+    tick = _Progress(sum(place.cost(shard) for shard in missing), progress)
+    for shard, part in _computed(place, config, known, missing, executor, tick):
+        kept.put(shard, part.arrays, part.record)
+    run = _Run(started, len(shards), len(shards) - len(missing), None if executor is None else str(executor))
+    results = [_result(place, config.of_method(m), shards, kept, truth, run) for m in config.methods]
     return replace(results[0], others=tuple(results[1:]))
 
 
-class _Plan:
-    """One method's part of a study: everything that can be refused is refused here, before any work."""
-
-    def __init__(self, movie: CachedMovie, config: StudyConfig, backend: Backend) -> None:
-        self.config = config
-        self.runner = Runner(movie, config.analysis, backend)
-        budget = memory_budget(config.analysis, backend)
-        check_memory(self.runner.fixed_bytes + self.runner.bytes_per_replicate(1.0), budget)
-        left = budget * 3 // 4
-        self.n_threads = threads_within(self.runner, config, left)
-        self.blocks = plan_blocks(self.runner, config, left, self.n_threads)
-
-
-def _run_method(plan: _Plan, truth: np.ndarray | None, report: _Progress) -> StudyResult:
-    started = time.perf_counter()
-    runner, config = plan.runner, plan.config
-    curve, examples = _run_reference(runner, config, report)
-    results = _run_blocks(plan, report)
-    provenance = runner.provenance(started, config.rates)
-    return StudyResult(
-        movie=runner.info,
-        config=config,
-        scale=runner.scale,
-        frame=runner.movie.frame_numbers,
-        time_s=runner.time_s,
-        shares={rate: curves.volume_share for rate, curves in results.items()},
-        status={rate: curves.status for rate, curves in results.items()},
-        without_neighbours={rate: curves.without_neighbours for rate, curves in results.items()},
-        reference=curve.volume_share[0],
-        reference_status=curve.status[0],
-        truth=truth,
-        examples=examples,
-        provenance=provenance | {"n_threads": runner.n_threads or plan.n_threads, "n_blocks": len(plan.blocks)},
-    )
+def _on_cpu(config: StudyConfig) -> StudyConfig:
+    compute = replace(config.analysis.compute, device="cpu", engine="generic")
+    return replace(config, analysis=replace(config.analysis, compute=compute))
 
 
 def _checked_truth(truth: np.ndarray, n_frames: int) -> np.ndarray:
@@ -99,80 +104,147 @@ def _checked_truth(truth: np.ndarray, n_frames: int) -> np.ndarray:
     return truth
 
 
-def _run_reference(runner: Runner, config: StudyConfig, report: _Progress) -> tuple[Curves, Examples]:
-    """The curve of all pixels, and pictures of it and of the first replicate."""
-    settings = example_settings(runner.config.correction, runner.movie.shape)
-    reference = Recorder(runner.movie, runner.config, runner.engine, settings=settings)
-    curve = runner.run(1.0, np.array([0]), observer=reference, tick=report.ticker(runner, 1.0, 1))
-    sampled = Recorder(runner.movie, runner.config, runner.engine)
-    rate = config.rates[0]
-    runner.run(rate, np.array([0]), observer=sampled, tick=report.ticker(runner, rate, 1))
-    return curve, reference.examples(rate, sampled)
+class _Memory:
+    """Shards of a study that is not kept on the disk."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self._held: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {}
+
+    def missing(self, shards: Sequence[Shard]) -> list[Shard]:
+        return list(shards)
+
+    def put(self, shard: Shard, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:
+        self._held[shard.name] = arrays, record
+
+    def get(self, shard: Shard) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        return self._held[shard.name]
 
 
-def _run_blocks(plan: _Plan, report: _Progress) -> dict[float, Curves]:
-    """Every block on a pool of threads (NumPy releases the interpreter lock), merged by rate."""
-    runner, config = plan.runner, plan.config
-    n_frames = len(runner.movie)
-    out = {rate: Curves.empty(total, n_frames) for rate, total in zip(config.rates, config.n_replicates, strict=True)}
-    stop = Event()
-
-    def work(block: Block) -> tuple[Block, Curves]:
-        tick = report.ticker(runner, block.rate, block.stop - block.start, stop)
-        return block, runner.run(block.rate, block.replicates, tick=tick)
-
-    with ThreadPoolExecutor(plan.n_threads, initializer=runner.backend.activate) as pool:
-        futures = [pool.submit(work, block) for block in plan.blocks]
-        try:
-            for future in as_completed(futures):
-                block, curves = future.result()
-                _merge(out[block.rate], curves, slice(block.start, block.stop))
-        except BaseException:
-            # Also on Ctrl-C: let the running blocks end at their next frame instead of keeping the user waiting.
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return out
+def _opened(folder: Path, known: dict[str, Any], place: Workplace) -> Store:
+    """The store, if what it holds belongs to this study; its plan is written."""
+    mark = fingerprint(known)
+    if (folder / PLAN).exists():
+        plan = read_plan(folder)
+        if plan["fingerprint"] != mark:
+            changed = "; ".join(differences(plan["identity"], known))
+            raise InputError(
+                f"{folder.parent} was begun otherwise: {changed}; give what it was begun with, choose another --out, "
+                "or start afresh with --overwrite"
+            )
+    store, config = Store(folder, mark), place.config
+    design = {"rates": config.rates, "n_replicates": config.n_replicates, "methods": config.methods}
+    planned = [asdict(shard) | {"name": shard.name, "cost": place.cost(shard)} for shard in place.shards]
+    store.write_plan({"identity": known, "design": design, "shards": planned})
+    return store
 
 
-def _merge(target: Curves, part: Curves, rows: slice) -> None:
-    for name in target.__dataclass_fields__:
-        getattr(target, name)[rows] = getattr(part, name)
+def _computed(
+    place: Workplace,
+    config: StudyConfig,
+    known: dict[str, Any],
+    shards: list[Shard],
+    executor: Executor | None,
+    tick: _Progress,
+) -> Iterator[tuple[Shard, Part]]:
+    if executor is None:
+        for shard in shards:
+            yield shard, place.compute(shard, tick=tick.add)
+        return
+    for shard, part in executor.run(place.movie, config, fingerprint(known), shards):
+        yield shard, part
+        tick.add(place.cost(shard))
 
 
-class _Stopped(Exception):
-    """Another block failed."""
+def _tell(kept: Store | _Memory, n_done: int, n_shards: int) -> None:
+    for text in kept.notes:
+        logger.warning(text)
+    if n_done:
+        logger.info(f"{n_done} of {n_shards} shards were done already")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a result tells of how it came about: when this run began, and how many shards it found done."""
+
+    started: float
+    n_shards: int
+    n_before: int
+    executor: str | None
+
+    def provenance(self, bench: Bench, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """Device, engine and versions are those that the shards were computed with, whenever and wherever."""
+        found = bench.runner.provenance(self.started, bench.config.rates)
+        reference = records[0]
+        found |= {key: reference[key] for key in ("device", "gpu", "engine") if key in reference}
+        found |= reference["versions"] | {"foreground": reference["decision"], "n_shards": self.n_shards}
+        if self.executor is None:
+            found["n_threads"] = bench.runner.n_threads or bench.n_threads
+        else:
+            found |= {"computed_on": self.executor, "device_reason": None, "engine_reason": None}
+        if self.n_before:
+            found["n_shards_of_earlier_runs"] = self.n_before
+        return found | {"warnings": [*found["warnings"], *_other_versions(records)]}
+
+
+def _other_versions(records: list[dict[str, Any]]) -> list[str]:
+    names = sorted({name for record in records for name in record["versions"]})
+    seen = {name: sorted({str(record["versions"].get(name)) for record in records}) for name in names}
+    mixed = [f"{name} {' and '.join(found)}" for name, found in seen.items() if len(found) > 1]
+    if not mixed:
+        return []
+    return [f"Shards were computed with {', '.join(mixed)}: they agree up to rounding, not bit by bit."]
+
+
+def _result(
+    place: Workplace,
+    config: StudyConfig,
+    shards: Sequence[Shard],
+    kept: Store | _Memory,
+    truth: np.ndarray | None,
+    run: _Run,
+) -> StudyResult:
+    """The study of one method, from its shards."""
+    bench = place.benches[config.methods[0]]
+    runner = bench.runner
+    parts = {shard: Part(*kept.get(shard)) for shard in shards if shard.method == config.methods[0]}
+    reference = next(part for shard, part in parts.items() if shard.reference)
+
+    def joined(name: str) -> dict[float, np.ndarray]:
+        found = [(shard.rate, part.arrays[name]) for shard, part in parts.items() if not shard.reference]
+        return {rate: np.concatenate([array for r, array in found if r == rate]) for rate in config.rates}
+
+    pictures = {name[len(EXAMPLE) :]: a for name, a in reference.arrays.items() if name.startswith(EXAMPLE)}
+    return StudyResult(
+        movie=runner.info,
+        config=config,
+        scale=runner.scale,
+        frame=runner.movie.frame_numbers,
+        time_s=runner.time_s,
+        shares=joined("volume_share"),
+        status=joined("status"),
+        without_neighbours=joined("without_neighbours"),
+        reference=reference.arrays["volume_share"][0],
+        reference_status=reference.arrays["status"][0],
+        truth=truth,
+        examples=Examples.from_arrays(pictures),
+        provenance=run.provenance(bench, [part.record for part in parts.values()]),
+    )
 
 
 class _Progress:
     """Adds up samples fitted over the threads and hands them on."""
 
-    def __init__(self, plans: list[_Plan], progress: Progress | None) -> None:
-        self._progress, self._lock, self._done = progress, Lock(), 0
-        self._total = 0
-        for plan in plans:
-            sizes = [(block.rate, block.stop - block.start) for block in plan.blocks]
-            sizes += [(1.0, 1), (plan.config.rates[0], 1)]
-            self._total += len(plan.runner.movie) * sum(_samples(plan.runner, rate, n) for rate, n in sizes)
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._progress, self._lock, self._done, self._total = progress, Lock(), 0, total
 
-    def ticker(self, runner: Runner, rate: float, n_replicates: int, stop: Event | None = None) -> Callable[[], None]:
-        samples = _samples(runner, rate, n_replicates)
-
-        def tick() -> None:
-            if stop is not None and stop.is_set():
-                raise _Stopped
-            if self._progress is None:
-                return
-            with self._lock:
-                self._done += samples
-                self._progress(self._done, self._total)
-
-        return tick
+    def add(self, samples: int) -> None:
+        """So many more are done."""
+        if self._progress is None:
+            return
+        with self._lock:
+            self._done += samples
+            self._progress(self._done, self._total)
 
 
-def _samples(runner: Runner, rate: float, n_replicates: int) -> int:
-    """Samples a frame; the method ``movie`` looks at each some ten times as often."""
-    return runner.sampler(rate).capacity * n_replicates * (10 if runner.config.method == "movie" else 1)
-
-
-__all__ = ["run_study"]
+__all__ = ["Executor", "run_study"]

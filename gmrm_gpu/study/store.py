@@ -150,6 +150,13 @@ class Store:
                 self._delete(shard, found)
         return out
 
+    def keep_only(self, shards: Iterable[Named]) -> None:
+        """Remove what is of no shard of the study any more, such as the last one of a study that was extended."""
+        names = {shard.name for shard in shards} | {Path(PLAN).stem}
+        for path in sorted((*self.folder.glob("*.json"), *self.folder.glob("*.npz"))):
+            if path.stem not in names:
+                _remove(path)
+
     def write_plan(self, plan: Mapping[str, Any]) -> None:
         """Write ``plan.json``: JSON about the whole study.
 
@@ -326,7 +333,7 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot remove {path}, which is damaged: {error.strerror or error}") from None
+        raise OutputError(f"cannot remove {path}, which is of no use: {error.strerror or error}") from None
 
 
 __all__ = ["ABSENT", "FOREIGN", "WHOLE", "Named", "Store", "differences", "read_plan"]

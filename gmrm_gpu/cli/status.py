@@ -1,0 +1,146 @@
+"""`gmrm-gpu status`: how far a study is, while another program works on it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..claim import Holder, holder
+from ..errors import InputError
+from ..folders import SHARDS, UNFINISHED
+from ..results.throughput import duration_text
+from ..study.store import ABSENT, WHOLE, Store, read_plan
+from . import console as say
+from .console import Console
+
+POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A shard as the plan of its study has it."""
+
+    name: str
+    method: str
+    rate: float
+    n_replicates: int
+    reference: bool
+    cost: int
+    finished: float | None
+    """When its record was written, seconds since the epoch; None: not yet."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """A study at one moment; `finished`: its results are written."""
+
+    folder: Path
+    finished: bool
+    holder: Holder | None
+    shards: tuple[_Planned, ...]
+
+    @property
+    def share(self) -> float:
+        """Part of the work that is done."""
+        return self._work(done=True) / max(1, sum(shard.cost for shard in self.shards))
+
+    def _work(self, *, done: bool, since: float = 0.0) -> int:
+        return sum(s.cost for s in self.shards if (s.finished is not None and s.finished >= since) == done)
+
+    def seconds_left(self) -> float | None:
+        """By the pace since the program that works on it began; None where nothing can be said yet."""
+        if self.holder is None or not self.holder.pid:
+            return None
+        began = datetime.strptime(self.holder.since, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+        worked = self._work(done=True, since=began)
+        latest = max((s.finished for s in self.shards if s.finished is not None), default=began)
+        if not worked or latest <= began:
+            return None
+        left = self._work(done=False) * (latest - began) / worked
+        return max(0.0, left - (time.time() - latest))
+
+
+def run_status(args: argparse.Namespace, console: Console) -> None:
+    """How much of a study is done, who works on it, when it will be finished."""
+    state = _look(args.folder)
+    print(_text(state))
+    if args.check:
+        _check(state)
+    while args.follow and not state.finished and state.holder is not None:
+        time.sleep(POLL_S)
+        latest = _look(args.folder)
+        if latest != state:
+            print(_line(latest), flush=True)
+        state = latest
+
+
+def _look(given: str) -> _State:
+    target = Path(given).expanduser()
+    for folder in (target.with_name(target.name + UNFINISHED), target):
+        if (folder / SHARDS).is_dir():
+            try:
+                return _State(
+                    folder, folder == target and (folder / "study.json").exists(), holder(folder), _read(folder)
+                )
+            except FileNotFoundError:
+                continue  # it took its final name just now
+    what = "holds no shards of a study" if target.exists() else "is not there, nor is it with .part"
+    raise InputError(f"{given} {what}; give the folder that study was given as --out")
+
+
+def _read(folder: Path) -> tuple[_Planned, ...]:
+    plan = read_plan(folder / SHARDS)
+    return tuple(_planned(folder, shard) for shard in plan["shards"])
+
+
+def _planned(folder: Path, shard: dict[str, Any]) -> _Planned:
+    try:
+        finished = (folder / SHARDS / f"{shard['name']}.json").stat().st_mtime
+    except FileNotFoundError:
+        finished = None
+    count = shard["stop"] - shard["start"]
+    about = (shard["name"], shard["method"], shard["rate"], count, shard["reference"], shard["cost"])
+    return _Planned(*about, finished)
+
+
+def _text(state: _State) -> str:
+    groups: dict[tuple[str, str], list[_Planned]] = {}
+    for shard in state.shards:
+        what = "reference" if shard.reference else f"{100 * shard.rate:g} %"
+        groups.setdefault((shard.method, what), []).append(shard)
+    rows = []
+    for (method, what), held in groups.items():
+        done = [shard for shard in held if shard.finished is not None]
+        replicates = f"{sum(s.n_replicates for s in done):,} of {sum(s.n_replicates for s in held):,}"
+        rows.append([method, what, f"{len(done)} of {len(held)}", "" if held[0].reference else replicates])
+    return say.table(["method", "rate", "shards", "replicates"], rows) + "\n" + _line(state)
+
+
+def _line(state: _State) -> str:
+    done = sum(shard.finished is not None for shard in state.shards)
+    counts = f"{done} of {say.count(len(state.shards), 'shard')} done, {100 * state.share:.0f} % of the work"
+    if state.finished:
+        return f"finished: {counts}; results in {state.folder}"
+    if state.holder is None:
+        return f"nobody works on it: {counts}; study with the same settings and --resume goes on"
+    left = state.seconds_left()
+    until = "" if left is None else f", about {duration_text(left)} left"
+    return f"running: {counts}{until} ({state.holder})"
+
+
+def _check(state: _State) -> None:
+    plan = read_plan(state.folder / SHARDS)
+    store = Store(state.folder / SHARDS, plan["fingerprint"])
+    found = [(shard.name, store.state(shard)) for shard in state.shards]
+    bad = [(name, what) for name, what in found if what not in (WHOLE, ABSENT)]
+    for name, what in bad:
+        print(f"shard {name} is {what}")
+    whole = sum(what == WHOLE for _, what in found)
+    print(
+        f"{say.count(whole, 'shard')} as written, {len(bad)} damaged"
+        + ("; --resume computes them again" if bad else "")
+    )
