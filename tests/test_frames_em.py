@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from dm4 import dm_image, write_dm4
 from movies import read_all
+from recordings import STACK, write_berkeley, write_hspy, write_mrc, write_tvips
 
 from gmrm_gpu.errors import InputError, MissingDependencyError
 from gmrm_gpu.frames import Movie, open_movie
@@ -24,7 +25,6 @@ from gmrm_gpu.frames.instruments import em
 from gmrm_gpu.frames.units import frame_time, pixel_size, to_seconds, to_um
 
 pytest.importorskip("rsciio", reason="RosettaSciIO (extra em) is not installed")
-STACK = np.random.default_rng(11).integers(0, 999, (4, 5, 7)).astype(np.uint16)
 CETA, DETECTORS = "openncem/Camera Ceta Imaging Micro.emd", "openncem/STEM HAADF-DF4-DF2-BF Diffraction Micro.emd"
 VELOX_STACK = "rosettasciio/fei_example_tem_stack.emd"
 SERIES = ("128x128x5-diffraction_preview", "64x64x5_TEM_preview", "03_Scanning Preview")
@@ -342,18 +342,6 @@ def test_big_endian_files_are_refused(tmp_path: Path) -> None:
         open_movie(path)
 
 
-def write_mrc(path: Path, stack: np.ndarray, size_angstrom: float = 20.0) -> Path:
-    """MRC 2014: 1024 bytes of header, then the frames."""
-    header = bytearray(1024)
-    n, height, width = stack.shape
-    mode = {"uint8": 0, "int16": 1, "float32": 2, "uint16": 6}[stack.dtype.name]
-    struct.pack_into("<10i", header, 0, width, height, n, mode, 0, 0, 0, width, height, n)
-    struct.pack_into("<3f", header, 40, width * size_angstrom, height * size_angstrom, float(n))
-    header[208:216] = b"MAP DD\0\0"
-    path.write_bytes(bytes(header) + stack.tobytes())
-    return path
-
-
 def test_mrc_of_a_direct_electron_camera_takes_its_times_from_the_info_file(tmp_path: Path) -> None:
     stack = (STACK % 251).astype(np.uint8)
     path = write_mrc(tmp_path / "20260102_00012_movie.mrc", stack)
@@ -372,19 +360,6 @@ def test_mrc_of_a_direct_electron_camera_takes_its_times_from_the_info_file(tmp_
     movie = open_movie(path)
     assert movie.frame_time_s == pytest.approx(0.1)  # five of the camera's frames, 20 ms each, are one of the file
     assert (movie.pixel_size_um, movie.acquisition.detector) == (um(0.0008), "DE-16")
-
-
-def write_tvips(folder: Path, milliseconds: list[int], version: int = 2, mode: int = 1, scan: int = 0) -> Path:
-    """Four frames of `STACK`, three in the first part."""
-    size, records = {1: 12, 2: 80}[version], []
-    for number, (frame, ms) in enumerate(zip(STACK, milliseconds, strict=True)):
-        seconds = 1_700_000_000 + ms // 1000
-        head = struct.pack("<4If2I5fI2f", number, seconds, ms % 1000, 0, 0, 1, mode, *[0.0] * 5, scan * number, 0, 0)
-        records.append(head.ljust(size, b"\0")[:size] + frame.tobytes())
-    header = struct.pack("<13I", 256, version, 7, 5, 16, 0, 0, 1, 1, 3, 200_000, 50_000, size)
-    (folder / "s_000.tvips").write_bytes(header.ljust(256, b"T") + b"".join(records[:3]))
-    (folder / "s_001.tvips").write_bytes(b"".join(records[3:]))
-    return folder / "s_000.tvips"
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -415,19 +390,6 @@ def test_tvips_streams_that_need_a_word(tmp_path: Path) -> None:
             open_movie(path)
 
 
-def write_berkeley(path: Path, data: np.ndarray, axes: list[tuple[str, str, float]]) -> Path:
-    """EMD 0.2 as ncempy writes it: dim1 is the first axis of the data."""
-    with h5py.File(path, "w") as file:
-        file.attrs["version_major"], file.attrs["version_minor"] = 0, 2
-        group = file.create_group("data/movie")
-        group.attrs["emd_group_type"] = 1
-        group["data"] = data
-        for number, (name, unit, step) in enumerate(axes, 1):
-            dim = group.create_dataset(f"dim{number}", data=step * np.arange(data.shape[number - 1]))
-            dim.attrs["name"], dim.attrs["units"] = name, unit
-    return path
-
-
 def test_berkeley_files_are_upright_whatever_the_order_of_their_axes(tmp_path: Path) -> None:
     time, y, x = ("time", "[s]", 0.5), ("y", "[n_m]", 2.0), ("x", "[n_m]", 2.0)
     for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
@@ -445,24 +407,6 @@ def test_berkeley_files_are_upright_whatever_the_order_of_their_axes(tmp_path: P
     movie = open_movie(write_berkeley(tmp_path / "d.emd", STACK, timed))
     np.testing.assert_array_equal(read_all(movie), STACK)
     assert movie.frame_time_s == um(0.25)
-
-
-def write_hspy(path: Path, signals: dict[str, tuple[np.ndarray, list[dict[str, Any]]]], **about: Any) -> Path:
-    """HyperSpy's HDF5 layout, version 3.3."""
-    with h5py.File(path, "w") as file:
-        file.attrs["file_format"], file.attrs["file_format_version"] = "HyperSpy", "3.3"
-        for title, (data, axes) in signals.items():
-            group = file.create_group(f"Experiments/{title}")
-            group["data"] = data
-            for number, axis in enumerate(axes):
-                made = {"offset": 0.0, "scale": 1.0, "units": "", "size": data.shape[number], **axis}
-                group.create_group(f"axis-{number}").attrs.update({"_type": "UniformDataAxis", **made})
-            group.create_group("metadata/General").attrs["title"] = title
-            group.create_group("metadata/Signal").attrs.update({"signal_type": "", **about})
-            group.create_group("original_metadata")
-            camera = group.create_group("metadata/Acquisition_instrument/TEM/Detector/Camera")
-            camera.attrs["name"] = "OneView"
-    return path
 
 
 def test_hyperspy_files(tmp_path: Path) -> None:

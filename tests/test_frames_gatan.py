@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from dm4 import dm_image, write_dm4
 from movies import read_all
+from recordings import write_seq
 
 from gmrm_gpu.errors import InputError
 from gmrm_gpu.frames import Movie, open_movie
@@ -165,24 +166,6 @@ def test_a_true_norpix_sequence(shared_data: Path) -> None:
         times.append(seconds + ms * 1e-3 + us * 1e-6)
     assert movie.frame_time_s == pytest.approx((times[5] - times[0]) / 5, rel=1e-5)  # 34 ms, not the 100 of the header
     assert notes(movie) == ""
-
-
-def write_seq(path: Path, stack: np.ndarray, times_ms: list[int], version: int = 5, kind: int = 100, **at: int) -> Path:
-    n, height, width = stack.shape
-    bits, start = 8 * stack.dtype.itemsize, 8192 if version >= 5 else 1024
-    frames = []
-    for frame, ms in zip(stack, times_ms, strict=True):
-        stamp = struct.pack("<IH", 1_700_000_000 + ms // 1000, ms % 1000) + (b"\0\0" if version >= 5 else b"")
-        frames.append((frame.tobytes() + stamp).ljust(1024, b"\0"))
-    header = bytearray(start)
-    struct.pack_into("<I", header, 0, 0xFEED)
-    struct.pack_into("<i", header, 28, version)
-    fields = (width, height, bits, 12 if bits == 16 else bits, frame.nbytes, kind, n, 0, 1024, 25.0)
-    struct.pack_into("<9Id", header, 548, *fields)
-    for place, value in at.items():
-        struct.pack_into("<I", header, int(place.strip("_")), value)
-    path.write_bytes(bytes(header) + b"".join(frames))
-    return path
 
 
 def test_norpix_sequences_of_both_versions(tmp_path: Path) -> None:
