@@ -48,8 +48,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
-        with suppress(OSError):  # of a disk that is gone; the error above says so
-            part.unlink(missing_ok=True)
+        with suppress(OSError):  # it has its name, or the disk is gone and the error above says so
+            os.unlink(part)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
