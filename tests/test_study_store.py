@@ -34,7 +34,7 @@ FLAGS += ["--method", "paper", "--no-report"]
 @pytest.fixture
 def small_shards(monkeypatch):
     """Shards of four replicates at 10 %, of two at 20 %."""
-    monkeypatch.setattr("gmrm_gpu.study.shards.SHARD_SAMPLES", 4 * 68 * 4)
+    monkeypatch.setitem(SHARD_SAMPLES, "numpy", 4 * 68 * 4)
 
 
 @pytest.fixture
@@ -61,7 +61,9 @@ def same(a: gg.StudyResult, b: gg.StudyResult) -> bool:
 
 def test_shards_cover_every_replicate_once_and_those_of_a_smaller_study_are_among_them(small_shards):
     def plan(*n_replicates):
-        return plan_shards(replace(CONFIG, n_replicates=n_replicates, methods=("paper",)), 4, {0.2: 136, 0.1: 68}.get)
+        return plan_shards(
+            replace(CONFIG, n_replicates=n_replicates, methods=("paper",)), 4, {0.2: 136, 0.1: 68}.get, "numpy"
+        )
 
     shards = plan(5, 12)
     assert [(s.rate, s.start, s.stop) for s in shards if not s.reference] == [
@@ -74,7 +76,9 @@ def test_shards_cover_every_replicate_once_and_those_of_a_smaller_study_are_amon
 
 
 def test_a_shard_of_the_method_movie_has_a_tenth_of_the_replicates():
-    shards = plan_shards(replace(CONFIG, n_replicates=(40, 40)), 1000, lambda rate: SHARD_SAMPLES // 20_000)
+    shards = plan_shards(
+        replace(CONFIG, n_replicates=(40, 40)), 1000, lambda rate: SHARD_SAMPLES["cupy"] // 20_000, "cupy"
+    )
     sizes = {(s.method, s.stop - s.start) for s in shards if not s.reference}
     assert sizes == {("paper", 20), ("movie", 2)}
 

@@ -93,11 +93,10 @@ class Workplace:
         self.benches = {method: Bench(cached, config.of_method(method), self.backend) for method in config.methods}
         self.movie = cached
 
-    @property
-    def shards(self) -> list[Shard]:
-        """All shards of the study."""
-        any_runner = self.benches[self.config.methods[0]].runner
-        return plan_shards(self.config, len(self.movie), lambda rate: any_runner.sampler(rate).capacity)
+    def shards(self, device: str) -> list[Shard]:
+        """All shards of the study, for a device that may be another one than this process's."""
+        runner = self.benches[self.config.methods[0]].runner
+        return plan_shards(self.config, len(self.movie), lambda rate: runner.sampler(rate).capacity, device)
 
     @property
     def engines(self) -> dict[str, str]:

@@ -78,8 +78,8 @@ def run_study(
     place = Workplace(movie, config if executor is None else _on_cpu(config))
     engines, device = (place.engines, place.backend.name) if executor is None else executor.engines(movie, config)
     known = identity(place.movie, config, engines, device)
-    shards = place.shards
-    kept = _Memory() if store is None else _opened(Path(store), known, place)
+    shards = place.shards(device)
+    kept = _Memory() if store is None else _opened(Path(store), known, place, shards)
     missing = kept.missing(shards)
     if isinstance(kept, Store):
         kept.keep_only(shards)
@@ -121,7 +121,7 @@ class _Memory:
         return self._held[shard.name]
 
 
-def _opened(folder: Path, known: dict[str, Any], place: Workplace) -> Store:
+def _opened(folder: Path, known: dict[str, Any], place: Workplace, shards: Sequence[Shard]) -> Store:
     """The store, if what it holds belongs to this study; its plan is written."""
     mark = fingerprint(known)
     if (folder / PLAN).exists():
@@ -134,7 +134,7 @@ def _opened(folder: Path, known: dict[str, Any], place: Workplace) -> Store:
             )
     store, config = Store(folder, mark), place.config
     design = {"rates": config.rates, "n_replicates": config.n_replicates, "methods": config.methods}
-    planned = [asdict(shard) | {"name": shard.name, "cost": place.cost(shard)} for shard in place.shards]
+    planned = [asdict(shard) | {"name": shard.name, "cost": place.cost(shard)} for shard in shards]
     store.write_plan({"identity": known, "design": design, "shards": planned})
     return store
 

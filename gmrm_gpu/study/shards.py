@@ -14,8 +14,8 @@ import numpy as np
 from ..config import StudyConfig
 from ..results.tables import rate_name
 
-SHARD_SAMPLES = 2**24
-"""Samples, of all frames, that a shard aims at: some seconds of work, so that little is lost when a run is killed."""
+SHARD_SAMPLES = {"numpy": 2**24, "cupy": 2**30}
+"""Samples, of all frames, that a shard aims at: some seconds of a device's work, so that a kill costs little."""
 MOVIE_VISITS = 10
 """How much oftener the method ``movie`` looks at a sample than ``paper``, roughly."""
 
@@ -46,17 +46,17 @@ class Shard:
         return np.arange(self.start, self.stop)
 
 
-def plan_shards(config: StudyConfig, n_frames: int, samples: Callable[[float], int]) -> list[Shard]:
+def plan_shards(config: StudyConfig, n_frames: int, samples: Callable[[float], int], device: str) -> list[Shard]:
     """All shards of a study, method by method: the reference, then the rates from the highest.
 
-    samples : of a frame, at a rate.
+    samples : of a frame, at a rate. device : ``"numpy"`` or ``"cupy"``; a GPU needs more work at once.
     """
     shards = []
     for method in config.methods:
         study = config.of_method(method)
         shards.append(Shard(method, study.rates[0], 0, 1, reference=True))
         for rate, total in sorted(zip(study.rates, study.n_replicates, strict=True), reverse=True):
-            size = max(1, SHARD_SAMPLES // replicate_cost(method, n_frames, samples(rate)))
+            size = max(1, SHARD_SAMPLES[device] // replicate_cost(method, n_frames, samples(rate)))
             shards += [Shard(method, rate, start, min(start + size, total)) for start in range(0, total, size)]
     return shards
 
