@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-napari lint bench bench-gpu clean
+.PHONY: demo test test-slow reliability test-napari lint bench bench-gpu clean
 
 .venv/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -24,6 +24,11 @@ test: .venv/.test
 test-slow: .venv/.test
 	$(BIN)/python -m pytest -m slow
 
+# damaged movies and disks, kills, hostile files, degenerate fits, clusters: the quick part is in `make test`, this is the
+# long one; less than 20 minutes on two cores
+reliability: .venv/.test
+	GMRM_GPU_LONG=1 $(BIN)/python -m pytest tests/reliability
+
 # the panel in napari, with Qt but no screen; in an environment of its own, as napari's pytest plugin warns where warnings
 # are errors
 test-napari:
@@ -36,6 +41,7 @@ lint: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror gmrm_gpu/engines/kernels/* tests/host/*.h tests/host/*.cpp
+	$(BIN)/hadolint docker/Dockerfile
 
 bench: .venv/.test
 	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-only
