@@ -60,7 +60,7 @@ def test_analyze_and_study_have_every_shared_option(capsys):
     shared = (
         "components trend phases foreground metric radius gamma window sides time-scale contrast polarity scheme "
         "schedule histogram starts tol estimator geometry axis wedge-fraction pixel-size thickness frame-time seed "
-        "device dtype memory workers out overwrite quiet debug config frames crop exclude luminance no-report"
+        "device dtype memory threads out overwrite quiet debug config frames crop exclude luminance no-report"
     )
     for command in ("analyze", "study"):
         ok(command, "--help")
@@ -219,7 +219,7 @@ def test_study_with_truth_then_report(work, capsys, simulation):
     assert "rmse to truth" in out
     of_each = ["curves.csv", "examples.npz", "replicates.npz", "study.json"]
     of_movie = [name.replace(".", "_movie.") for name in of_each]
-    expected = sorted([*of_each, *of_movie, "figures", "report.html", "table1.csv"])
+    expected = sorted([*of_each, *of_movie, "figures", "report.html", "shards", "table1.csv"])
     assert entries("movie_study") == expected
     rows = [(row["method"], row["rate"]) for row in rows_of("movie_study/table1.csv")]
     assert rows == [(method, rate) for method in ("paper", "movie") for rate in ("0.3", "0.1")]
