@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 from backends import NUMPY32, NUMPY64, other_backends
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from oracle import ecm
 from scipy import stats
 
@@ -252,60 +250,7 @@ def test_the_fast_schedule_is_fast():
     assert (fast.log_likelihood >= reference.log_likelihood * (1 + 1e-7)).all()
 
 
-# -- invariances -------------------------------------------------------------------------------------------------
-
-BASE = data(70, 3, 3, rows=1)
-BASE_FIT = fit(BASE[0], BASE[1], config(3, 3))
-few = settings(max_examples=8, deadline=None)
-
-
-def changed(result, **fields):
-    from dataclasses import replace
-
-    return replace(result, **fields)
-
-
-@few
-@given(st.floats(-2000, 2000), st.floats(0.05, 300))
-def test_shift_and_scale_of_the_intensity(shift, scale):
-    result = fit(BASE[0] * scale + shift, BASE[1], config(3, 3))
-    back = changed(
-        result,
-        means=(result.means - shift) / scale,
-        sigmas=result.sigmas / scale,
-        coef=result.coef / scale,
-        log_likelihood=result.log_likelihood + BASE[0].shape[1] * np.log(scale),
-    )
-    assert_close(back, BASE_FIT)
-
-
-@few
-@given(st.integers(0, 2**31))
-def test_order_of_the_samples(seed):
-    order = np.random.default_rng(seed).permutation(BASE[0].shape[1])
-    assert_close(fit(BASE[0][:, order], BASE[1][:, order], config(3, 3)), BASE_FIT)
-
-
-@pytest.mark.parametrize("axis", ["x", "y"])
-def test_flips(axis):
-    y, x = np.divmod(BASE[1], SHAPE[1])
-    flipped = y * SHAPE[1] + (SHAPE[1] - 1 - x) if axis == "x" else (SHAPE[0] - 1 - y) * SHAPE[1] + x
-    sign = [(-1.0) ** (a if axis == "x" else b) for a, b in BASE_FIT.terms]
-    result = fit(BASE[0], flipped, config(3, 3))
-    assert_close(changed(result, coef=result.coef * sign), BASE_FIT)
-
-
-def test_transpose():
-    y, x = np.divmod(BASE[1], SHAPE[1])
-    cfg = MixtureConfig(n_components=3, trend=((0, 1), (1, 0), (1, 1)), tol=1e-13, max_iter=50000)
-    assert_close(fit(BASE[0], x * SHAPE[0] + y, cfg, shape=SHAPE[::-1]), BASE_FIT)
-
-
-def test_negative_contrast_reverses_the_components():
-    result = fit(-BASE[0], BASE[1], config(3, 3))
-    reverse = {name: getattr(result, name)[:, ::-1] for name in ("weights", "means", "sigmas")}
-    back = changed(result, **reverse | {"means": -reverse["means"]}, coef=-result.coef)
-    assert_close(back, BASE_FIT)
+# -- order; invariances are in reliability/test_properties_fits.py ----------------------------------------------------
 
 
 def test_components_are_sorted():

@@ -118,9 +118,10 @@ class StudyConfig:
             raise ConfigError(
                 f"{len(self.rates)} rates and {len(self.n_replicates)} replicate numbers; give one number per rate"
             )
-        if len(set(self.rates)) != len(self.rates):
-            raise ConfigError(f"rates {self.rates} name a rate twice")
         for rate in self.rates:
             check_within("rate", rate, 0, 1, open_low=True)
+        # Draws and names of files tell no more digits apart.
+        if len({f"{rate:.10g}" for rate in self.rates}) != len(self.rates):
+            raise ConfigError(f"rates {self.rates} name a rate twice, as far as ten digits tell; leave one of them out")
         for number in self.n_replicates:
             check_whole("n_replicates", number, 1, 2**31)

@@ -98,7 +98,7 @@ def settings(case: Case, rng: np.random.Generator) -> tuple[Scene, AnalysisConfi
         mixture=MixtureConfig(n_components=case.k, trend=scene.trend, max_iter=cases(300, 2000)),
         correction=CorrectionConfig(radius=2, gamma=0.3),
         sampling=SamplingConfig(seed=5, rate=1.0 if sampled else rate),
-        compute=ComputeConfig(device="cpu", engine=engine),
+        compute=ComputeConfig(device="cpu", engine=engine, n_threads=1),
         method=method,
     )
     return scene, config
