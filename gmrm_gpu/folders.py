@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import os
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from .claim import LOCK, claim
 from .durable import sync_folder, sync_tree
-from .errors import ConfigError, OutputError
+from .errors import ConfigError, InputError, OutputError
 
 MARKERS = ("analysis.json", "study.json", "fit.json", "simulation.json", "selection.json", "plan.json", "bench.json")
 """Every output folder holds one of these; it says what made it."""
@@ -36,6 +37,7 @@ FILES = (
 
 SHARDS = "shards"
 """Folder of a study that keeps what is done of it."""
+_COPY = "shards.copy"
 UNFINISHED = ".part"
 """Ending of the folder of an unfinished study."""
 
@@ -108,25 +110,34 @@ def resumable_folder(
     except OSError as error:
         raise OutputError(f"cannot make {part}: {error.strerror or error}") from None
     with claim(part):  # one program at a time
+        before: set[tuple[str, int, int]] = set()
+        copied = False
         try:
-            _prepare(part, target, resume)
+            copied = _prepare(part, target, resume)
+            before = _shard_files(part)
             yield part
         except BaseException as error:
-            _leave(part, made, error)
+            _leave(part, made, error, before, copied)
             raise
     try:
         _publish(part, given, target, overwrite or resume)
     except OutputError as error:
         if part.exists():
-            _leave(part, made, error)
+            _leave(part, made, error, set(), False)
         raise
+    for old in target.parent.glob(f".{glob.escape(target.name)}.*.old"):  # of a run killed while it was replaced
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def _leave(part: Path, made: list[Path], error: BaseException) -> None:
-    """After a failure: keep shards that are done, and say so; a folder without any goes."""
-    n_shards = count_shards(part)
-    if n_shards:
-        error.add_note(f"{n_shards} finished shards are in {part.name}; the same command with --resume goes on")
+def _leave(part: Path, made: list[Path], error: BaseException, before: set[tuple[str, int, int]], copied: bool) -> None:
+    """After a failure: keep shards that are done, and say so; a folder without any, or of copies only, goes.
+
+    before : the files that held the shards when the work began. copied : whether a finished study holds them too.
+    """
+    n_shards, grown = count_shards(part), not _shard_files(part) <= before
+    if n_shards and (grown or not copied):
+        if grown or not isinstance(error, InputError | ConfigError):  # refused, the same command would be again
+            error.add_note(f"{n_shards} finished shards are in {part.name}; the same command with --resume goes on")
         return
     shutil.rmtree(part, ignore_errors=True)
     for folder in made[1:]:
@@ -156,8 +167,8 @@ def _check_resumable(
         _check_target(given.with_name(part.name), part, True, held)
 
 
-def _prepare(part: Path, target: Path, resume: bool) -> None:
-    """Leave nothing in PATH.part but the shards that are to be used."""
+def _prepare(part: Path, target: Path, resume: bool) -> bool:
+    """Leave nothing in PATH.part but the shards that are to be used; whether they are copies of a finished study's."""
     for entry in list(part.iterdir()):
         if entry.name == LOCK or (resume and entry.name == SHARDS):
             continue
@@ -165,9 +176,18 @@ def _prepare(part: Path, target: Path, resume: bool) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    if resume and not (part / SHARDS).exists() and (target / SHARDS).is_dir():
-        # A copy that ends half-way does no harm: the store sees which shards are whole.
-        shutil.copytree(target / SHARDS, part / SHARDS)
+    if not resume or (part / SHARDS).exists() or not (target / SHARDS).is_dir():
+        return False
+    # All of them or none: whoever goes on after a kill would compute again what is missing here.
+    shutil.copytree(target / SHARDS, part / _COPY)
+    (part / _COPY).rename(part / SHARDS)
+    return True
+
+
+def _shard_files(folder: Path) -> set[tuple[str, int, int]]:
+    """What tells a file of a shard from one written later under its name."""
+    found = [(path.name, path.stat()) for path in (folder / SHARDS).glob("*.npz")]
+    return {(name, about.st_ino, about.st_mtime_ns) for name, about in found}
 
 
 def count_shards(folder: Path) -> int:
@@ -204,7 +224,7 @@ def _check_target(given: Path, target: Path, overwrite: bool, inputs: list[Path]
 def _foreign(folder: Path) -> str | None:
     """What makes `folder` no output folder of this package; None for one of ours and for an empty one."""
     names = {entry.name for entry in folder.iterdir()} - set(_HARMLESS)
-    known = {*FILES, "figures", SHARDS, LOCK}
+    known = {*FILES, "figures", SHARDS, _COPY, LOCK}
     for name in sorted(names - known):
         return f"holds {name}, which gmrm-gpu did not write"
     for entry in sorted(folder.glob("figures/*")):
