@@ -77,8 +77,8 @@ def responsibilities(z, f, par):
 
 
 def log_prior(coef, prior):
-    """Log density of trend coefficients that are independently Normal(0, prior^2), constants left out."""
-    return -0.5 * math.fsum((float(b) / prior) ** 2 for b in coef)
+    """Log density of trend coefficients that are independently Normal(0, prior^2) but for constants; 0 without one."""
+    return 0.0 if prior is None else -0.5 * math.fsum((float(b) / prior) ** 2 for b in coef)
 
 
 def ecm_step(z, f, par, sigma_floor=0.0, prior=None):
@@ -140,69 +140,76 @@ def from_theta(theta, n_components):
     return Params(e / e.sum(), theta[k - 1 : 2 * k - 1], np.exp(theta[2 * k - 1 : 3 * k - 1]), theta[3 * k - 1 :])
 
 
-def gradient(z, f, theta, n_components):
-    """Analytic gradient of the log-likelihood in theta."""
+def gradient(z, f, theta, n_components, prior=None):
+    """Analytic gradient of the log-likelihood, and log prior, in theta."""
     par = from_theta(theta, n_components)
     w = responsibilities(z, f, par)
     residual = z - f @ par.coef
     d_logit = w.sum(axis=0) - len(z) * par.weights
     scaled = (residual[:, None] - par.means) / par.sigmas
     pull = w * scaled / par.sigmas
-    return np.concatenate([d_logit[:-1], pull.sum(axis=0), (w * (scaled**2 - 1)).sum(axis=0), f.T @ pull.sum(axis=1)])
+    d_coef = f.T @ pull.sum(axis=1) - (0.0 if prior is None else par.coef / prior**2)
+    return np.concatenate([d_logit[:-1], pull.sum(axis=0), (w * (scaled**2 - 1)).sum(axis=0), d_coef])
 
 
-def hessian(z, f, theta, n_components):
-    """Hessian of the log-likelihood: central differences of the gradient (relative error about 1e-9)."""
+def hessian(z, f, theta, n_components, prior=None):
+    """Hessian of the log-likelihood, and log prior: central differences of the gradient (relative error about 1e-9)."""
     size = len(theta)
     out = np.empty((size, size))
     for j in range(size):
         h = 1e-5 * max(1.0, abs(theta[j]))
         step = np.zeros(size)
         step[j] = h
-        up, down = gradient(z, f, theta + step, n_components), gradient(z, f, theta - step, n_components)
+        up, down = (gradient(z, f, theta + s * step, n_components, prior) for s in (1, -1))
         out[j] = (up - down) / (2 * h)
     return 0.5 * (out + out.T)
 
 
-def maximise(z, f, start):
+def maximise(z, f, start, prior=None):
     """Direct maximisation: L-BFGS-B on standardised data, then Newton steps. Returns (params, log-likelihood).
 
-    Shares only the log-likelihood with the ECM above: no E step, no closed-form update.
+    Shares only the log-likelihood with the ECM above: no E step, no closed-form update. With a prior (see `ecm_step`)
+    the log-likelihood has the log prior in it.
     """
     k, n = len(start.weights), len(z)
     shift, scale = float(np.mean(z)), float(np.std(z))
-    unit = (z - shift) / scale
+    unit, pull = (z - shift) / scale, None if prior is None else prior / scale
     first = Params(start.weights, (start.means - shift) / scale, start.sigmas / scale, start.coef / scale)
+
+    def objective(theta):
+        par = from_theta(theta, k)
+        return log_likelihood(unit, f, par) + log_prior(par.coef, pull)
+
     found = optimize.minimize(
-        lambda t: -log_likelihood(unit, f, from_theta(t, k)) / n,
+        lambda t: -objective(t) / n,
         to_theta(first),
-        jac=lambda t: -gradient(unit, f, t, k) / n,
+        jac=lambda t: -gradient(unit, f, t, k, pull) / n,
         method="L-BFGS-B",
         options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 5000, "maxfun": 20000, "maxcor": 30},
     )
     theta = found.x
-    best = log_likelihood(unit, f, from_theta(theta, k))
+    best = objective(theta)
     for _ in range(5):
-        trial = theta - np.linalg.solve(hessian(unit, f, theta, k), gradient(unit, f, theta, k))
-        value = log_likelihood(unit, f, from_theta(trial, k))
+        trial = theta - np.linalg.solve(hessian(unit, f, theta, k, pull), gradient(unit, f, theta, k, pull))
+        value = objective(trial)
         if not value >= best:
             break
         theta, best = trial, value
     par = from_theta(theta, k)
-    back = Params(par.weights, par.means * scale + shift, par.sigmas * scale, par.coef * scale)
-    order = np.argsort(back.means)
-    back = Params(back.weights[order], back.means[order], back.sigmas[order], back.coef)
-    return back, log_likelihood(z, f, back)
+    order = np.argsort(par.means)
+    means, sigmas = par.means[order] * scale + shift, par.sigmas[order] * scale
+    back = Params(par.weights[order], means, sigmas, par.coef * scale)
+    return back, log_likelihood(z, f, back) + log_prior(back.coef, prior)
 
 
-def information(z, f, par):
-    """Observed Fisher information in theta, (3K - 1 + q, 3K - 1 + q)."""
-    return -hessian(z, f, to_theta(par), len(par.weights))
+def information(z, f, par, prior=None):
+    """Observed Fisher information in theta, (3K - 1 + q, 3K - 1 + q), that of the prior added."""
+    return -hessian(z, f, to_theta(par), len(par.weights), prior)
 
 
-def standard_errors(z, f, par):
+def standard_errors(z, f, par, prior=None):
     """Standard errors of theta from the observed information."""
-    return np.sqrt(np.diag(np.linalg.inv(information(z, f, par))))
+    return np.sqrt(np.diag(np.linalg.inv(information(z, f, par, prior))))
 
 
 def draw(rng, n, par, shape, terms):
