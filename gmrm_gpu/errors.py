@@ -59,6 +59,10 @@ class DeviceError(GmrmError, RuntimeError):
     """The device asked for cannot be used."""
 
 
+class ClusterError(GmrmError, RuntimeError):
+    """A cluster cannot do a study: no scheduler or no able worker, or shards that fail wherever they are computed."""
+
+
 class MemoryBudgetError(GmrmError, MemoryError):
     """Even one replicate does not fit into the memory budget."""
 

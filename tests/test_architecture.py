@@ -59,7 +59,7 @@ ALLOWED = {
     "planning": {"config", "results", "backend", "frames", "runner", "recorder", "synthetic"},
     "throughput": {"config", "results", "backend", "frames", "runner", "study"},
     "study": {
-        *("runner", "results", "config", "frames", "backend", "recorder", "engines.device", "claim", "durable"),
+        *("runner", "results", "config", "frames", "backend", "recorder", "engines", "claim", "durable"),
     },
     "live": {
         *("config", "results", "backend", "philox", "frames", "sampling", "survey", "synthetic", "mixture"),
@@ -96,6 +96,8 @@ ONLY_IN = {
     "pyarrow": ("frames",),
     "pims": ("frames",),
     "zmq": ("live", "examples"),
+    "dask": ("study.cluster", "frames"),
+    "distributed": ("study.cluster",),
     "napari": ("napari",),
     "qtpy": ("napari",),
 }

@@ -15,6 +15,7 @@ class CachedMovie(MovieOver):
 
     def __init__(self, movie: Movie, n_bytes: int) -> None:
         super().__init__(movie)
+        self.origin = movie.origin
         self._lock = Lock()
         self._keep = int(n_bytes // (movie.shape[0] * movie.shape[1] * movie.dtype.itemsize))
         self._frames: dict[int, np.ndarray] = {}
