@@ -233,7 +233,7 @@ def _foreign(folder: Path) -> str | None:
     for entry in sorted(folder.glob(f"{SHARDS}/*")):
         if entry.suffix not in (".npz", ".json", UNFINISHED) and not entry.is_dir():
             return f"holds {SHARDS}/{entry.name}, which gmrm-gpu did not write"
-    if names - {LOCK} and names.isdisjoint({*MARKERS, SHARDS}):
+    if names - {LOCK} and names.isdisjoint({*MARKERS, SHARDS, _COPY}):
         return f"holds none of {', '.join(MARKERS)}"
     return None
 
