@@ -21,7 +21,7 @@ from ..runner import Progress
 from .identity import fingerprint, identity
 from .job import EXAMPLE, Bench, Part, Workplace
 from .shards import Shard
-from .store import PLAN, Store, differences, read_plan
+from .store import PLAN, DamagedPlan, Store, differences, read_plan
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def run_study(
     movie = open_movie(movie)
     truth = None if truth is None else _checked_truth(truth, len(movie))
     # On a cluster this machine may be a laptop: it only checks the settings and describes the movie.
-    place = Workplace(movie, config if executor is None else _on_cpu(config))
+    place = Workplace(movie, config) if executor is None else Workplace(movie, _on_cpu(config), computes=False)
     engines, device = (place.engines, place.backend.name) if executor is None else executor.engines(movie, config)
     known = identity(place.movie, config, engines, device)
     shards = place.shards(device)
@@ -125,18 +125,26 @@ def _opened(folder: Path, known: dict[str, Any], place: Workplace, shards: Seque
     """The store, if what it holds belongs to this study; its plan is written."""
     mark = fingerprint(known)
     if (folder / PLAN).exists():
-        plan = read_plan(folder)
-        if plan["fingerprint"] != mark:
-            changed = "; ".join(differences(plan["identity"], known))
-            raise InputError(
-                f"{folder.parent} was begun otherwise: {changed}; give what it was begun with, choose another --out, "
-                "or start afresh with --overwrite"
-            )
+        _check_plan(folder, known, mark)
     store, config = Store(folder, mark), place.config
     design = {"rates": config.rates, "n_replicates": config.n_replicates, "methods": config.methods}
     planned = [asdict(shard) | {"name": shard.name, "cost": place.cost(shard)} for shard in shards]
     store.write_plan({"identity": known, "design": design, "shards": planned})
     return store
+
+
+def _check_plan(folder: Path, known: dict[str, Any], mark: str) -> None:
+    try:
+        plan = read_plan(folder)
+    except DamagedPlan:  # every shard tells itself which study it is of
+        logger.warning(f"{PLAN} was damaged; it is written again, and shards of other settings are set aside")
+        return
+    if plan["fingerprint"] != mark:
+        changed = "; ".join(differences(plan["identity"], known))
+        raise InputError(
+            f"{folder.parent} was begun otherwise: {changed}; give what it was begun with, choose another --out, "
+            "or start afresh with --overwrite"
+        )
 
 
 def _computed(

@@ -53,6 +53,10 @@ class Damaged(Exception):
     """A file of the store is not what was written; the text says how it shows."""
 
 
+class DamagedPlan(InputError):
+    """``plan.json`` is damaged; the shards, which tell the study that they are of, may be whole."""
+
+
 class Store:
     """Finished shards of one study.
 
@@ -225,8 +229,10 @@ def read_plan(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises
     ------
+    DamagedPlan
+        It is not as it was written.
     InputError
-        There is none, or it is damaged.
+        There is none, or it is of another version.
     """
     path = Path(folder) / PLAN
     try:
@@ -234,7 +240,7 @@ def read_plan(folder: str | os.PathLike[str]) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path} is not there; give the folder of a study") from None
     except Damaged as error:
-        raise InputError(f"{path} is {error}; with the settings that it was begun with, --resume goes on") from None
+        raise DamagedPlan(f"{path} is {error}; study with the same settings and --resume mends it") from None
     if (plan.get("format"), plan.get("version")) != (PLAN_FORMAT, VERSION):
         raise InputError(f"{path} is of another version of gmrm-gpu; begin again with --overwrite")
     return plan
@@ -336,4 +342,4 @@ def _remove(path: Path) -> None:
         raise OutputError(f"cannot remove {path}, which is of no use: {error.strerror or error}") from None
 
 
-__all__ = ["ABSENT", "FOREIGN", "WHOLE", "Named", "Store", "differences", "read_plan"]
+__all__ = ["ABSENT", "FOREIGN", "WHOLE", "DamagedPlan", "Named", "Store", "differences", "read_plan"]

@@ -157,3 +157,18 @@ def test_what_changes_no_bit_is_no_change(here: Path, capsys: pytest.CaptureFixt
     assert "6 of 8 shards were done already" in told.err
     after = {name: data for name, (data, _) in files(here / "finished" / "shards").items() if "plan" not in name}
     assert after.items() > before.items()
+
+
+@pytest.mark.parametrize("flags", ["", "--seed 4"])
+def test_without_its_plan_a_study_mixes_nothing(here: Path, tmp_path: Path, flags: str) -> None:
+    """The shards tell themselves which study they are of: they are used, or set aside."""
+    shutil.copytree("begun.part", tmp_path / "run.part")
+    (tmp_path / "run.part" / "shards" / "plan.json").write_bytes(b"{")
+    kept = {path.name for path in (tmp_path / "run.part" / "shards").glob("*-*")}
+    assert main(["status", str(tmp_path / "run")]) == 1
+    assert main([*study(*flags.split()), "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert main([*study(*flags.split()), "--out", str(tmp_path / "alone")]) == 0
+    shards = {path.name: path.read_bytes() for path in (tmp_path / "run" / "shards").iterdir() if path.is_file()}
+    assert shards == {path.name: path.read_bytes() for path in (tmp_path / "alone" / "shards").iterdir()}
+    aside = {path.name for path in (tmp_path / "run" / "shards").glob("set-aside/*")}
+    assert aside == (kept if flags else set())
