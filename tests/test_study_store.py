@@ -13,7 +13,7 @@ import pytest
 import gmrm_gpu as gg
 from gmrm_gpu.claim import claim
 from gmrm_gpu.cli import main
-from gmrm_gpu.errors import ConfigError, InputError, OutputError
+from gmrm_gpu.errors import ConfigError, InputError, MemoryBudgetError, OutputError
 from gmrm_gpu.folders import resumable_folder
 from gmrm_gpu.frames import ArrayMovie
 from gmrm_gpu.study import run_study
@@ -313,3 +313,11 @@ def test_shards_of_two_versions_are_told(tmp_path, monkeypatch, small_shards):
     assert "numpy 9.9 and" in " ".join(found.provenance["warnings"]) or f"numpy {np.__version__} and 9.9" in " ".join(
         found.provenance["warnings"]
     )
+
+
+def test_who_only_sends_shards_away_needs_no_memory_for_them():
+    tiny = replace(CONFIG, analysis=replace(ANALYSIS, compute=replace(ANALYSIS.compute, memory_bytes=1000)))
+    with pytest.raises(MemoryBudgetError):
+        Workplace(ArrayMovie(PIXELS), tiny)
+    shards = Workplace(ArrayMovie(PIXELS), tiny, computes=False).shards("numpy")
+    assert shards == Workplace(ArrayMovie(PIXELS), CONFIG).shards("numpy")

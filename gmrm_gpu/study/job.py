@@ -83,14 +83,18 @@ class Workplace:
     Parameters
     ----------
     movie : read once, and kept as far as there is memory. config : the study.
+    computes : False where others compute: then it need not have the memory for it.
     """
 
-    def __init__(self, movie: Movie, config: StudyConfig) -> None:
+    def __init__(self, movie: Movie, config: StudyConfig, *, computes: bool = True) -> None:
         compute = config.analysis.compute
         self.config = config
         self.backend = get_backend(compute.device, compute.dtype)
         cached = CachedMovie(movie, memory_budget(config.analysis, get_backend("cpu")) // 4)  # on the host
         self.benches = {method: Bench(cached, config.of_method(method), self.backend) for method in config.methods}
+        if computes:
+            for bench in self.benches.values():
+                bench.check_memory()
         self.movie = cached
 
     def shards(self, device: str) -> list[Shard]:
@@ -137,12 +141,18 @@ class Bench:
         self.config, self.backend = config, backend
         self.decision: str | None = None
         self.runner = Runner(movie, config.analysis, backend)
-        budget = memory_budget(config.analysis, backend)
-        check_memory(self.runner.fixed_bytes + self.runner.bytes_per_replicate(1.0), budget)
-        self.budget = budget * 3 // 4
+        self._limit = memory_budget(config.analysis, backend)
+        self.budget = self._limit * 3 // 4
         self.n_threads = threads_within(self.runner, config, self.budget)
         for rate in config.rates:
-            cut_blocks(self.runner, Block(rate, 0, 1), self.budget, self.n_threads)
+            self.runner.sampler(rate)
+
+    def check_memory(self) -> None:
+        """Raise `MemoryBudgetError` where a replicate, or the reference, does not fit."""
+        runner = self.runner
+        check_memory(runner.fixed_bytes + runner.bytes_per_replicate(1.0), self._limit)
+        for rate in self.config.rates:
+            cut_blocks(runner, Block(rate, 0, 1), self.budget, self.n_threads)
 
     def reference(self, shard: Shard, tick: Tick | None) -> tuple[Curves, Examples]:
         """The curve of all pixels, and pictures of it and of the first replicate."""
