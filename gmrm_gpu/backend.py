@@ -16,6 +16,7 @@ import array_api_compat
 import numpy as np
 
 from .errors import ConfigError, DeviceError, MemoryBudgetError
+from .limits import cores_left, memory_left
 
 Array = Any
 
@@ -189,12 +190,18 @@ def _one_line(error: Exception) -> str:
 
 
 def free_memory(backend: Backend) -> int:
-    """Bytes free on the backend's device; on the CPU what the system says is available."""
+    """Bytes free on the backend's device; on the CPU what the system says is available, and no more than a container or
+    a batch system leaves to this process."""
     if backend.name == "cupy":
         import cupy
 
         # What CuPy's pool keeps for the next arrays is as good as free.
         return int(cupy.cuda.runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
+    left = memory_left()
+    return _available() if left is None else min(_available(), left)
+
+
+def _available() -> int:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
@@ -228,4 +235,5 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 def n_cores() -> int:
     """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return min(cores, cores_left() or cores)

@@ -17,7 +17,8 @@ ALLOWED = {
     "claim": {"durable"},
     "config": set(),
     "results": {"config"},
-    "backend": set(),
+    "limits": set(),
+    "backend": {"limits"},
     "philox": {"backend"},
     "engines": {"config", "results", "backend", "philox", "sampling", "mixture", "classify", "correct", "quantify"},
     "engines.fused": {
