@@ -1,4 +1,4 @@
-"""A study on a disk that fails at any call, through the command line: one line, and --resume ends with the same bytes."""
+"""A study on a disk that fails at any call, through the command line: one line, and --resume ends as if it had not."""
 
 from __future__ import annotations
 
