@@ -12,6 +12,10 @@
 # proxy PIP_CONF, a pip.conf for the build, and CA, a file of certificates (/run/secrets/ca in that pip.conf). Neither ends
 # in the image.
 set -euo pipefail
+case ${1:-cpu} in
+    cpu | cuda12 | cuda13 | test | cluster | remove) ;;
+    *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+esac
 cd "$(dirname "$0")/.."
 suite=${SUITE:-bookworm}
 base=localhost/gmrm-base:$suite
@@ -95,6 +99,5 @@ case ${1:-cpu} in
         for name in gmrm-gpu{,:test,:cuda12,:cuda13} "$base"; do podman rmi --ignore "$name"; done
         podman volume rm --force gmrm-cache
         ;;
-    *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac
 say "done; results in $work"
