@@ -1,6 +1,8 @@
 # `make demo` and `make test` need python3 (3.11 or newer) and nothing else; both build .venv on first use.
 PYTHON ?= python3
 BIN := .venv/bin
+# A test a core, eight at most; so BLAS has one thread. Benchmarks cannot be timed then, and their plugin would warn.
+TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -p no:benchmark
 
 .PHONY: demo test test-slow reliability test-napari lint bench bench-gpu clean
 
@@ -18,16 +20,16 @@ demo: .venv/.demo
 	$(BIN)/gmrm-gpu demo --out demo --overwrite
 
 test: .venv/.test
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 # every instance of every kernel for every architecture, some minutes
 test-slow: .venv/.test
-	$(BIN)/python -m pytest -m slow
+	$(TESTS) -m slow
 
 # damaged movies and disks, kills, hostile files, degenerate fits, clusters: the quick part is in `make test`, this is the
 # long one; less than 20 minutes on two cores
 reliability: .venv/.test
-	GMRM_GPU_LONG=1 $(BIN)/python -m pytest tests/reliability
+	GMRM_GPU_LONG=1 $(TESTS) tests/reliability
 
 # the panel in napari, with Qt but no screen; in an environment of its own, as napari's pytest plugin warns where warnings
 # are errors

@@ -9,6 +9,8 @@ from pathlib import Path
 import devices
 import pytest
 
+from gmrm_gpu.backend import n_cores
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -36,6 +38,12 @@ def counted(record_property: Callable[[str, object], None]) -> Callable[[str, in
         record_property("cases", (what, n))
 
     return count
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What ``-n auto`` is: the cores that this process may use, not those of the machine; a worker takes a gigabyte."""
+    return min(n_cores(), 8)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from host import build
 from kernel_instances import ARCHITECTURES, REGISTERS, instances
 
 from gmrm_gpu.backend import n_cores
@@ -44,19 +45,27 @@ CASES = [case(instance, arch) for instance in instances() for arch in ARCHITECTU
 
 
 @pytest.fixture(scope="session")
-def binaries(request):
-    """Futures of what the selected tests need, compiled on all cores; kept from run to run."""
-    folder = Path(request.config.cache.mkdir("kernels"))
+def compile_instance(request):
+    """Compiles an instance, or finds it compiled by an earlier run; all of this run ahead and on all cores, unless
+    pytest-xdist keeps the cores busy."""
+
+    def compiled(instance, arch):
+        return compile_kernel(instance.source, arch, folder=build.cache_folder())
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        yield compiled
+        return
     params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     wanted = {(p["instance"], p["arch"]): None for p in params if {"instance", "arch"} <= set(p)}
     with ThreadPoolExecutor(n_cores()) as pool:
-        yield {(one, arch): pool.submit(compile_kernel, one.source, arch, folder=folder) for one, arch in wanted}
+        futures = {case: pool.submit(compiled, *case) for case in wanted}
+        yield lambda *case: futures[case].result()
         pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize(("instance", "arch"), CASES)
-def test_kernel_compiles_within_its_registers(instance, arch, binaries):
-    compiled = binaries[instance, arch].result()
+def test_kernel_compiles_within_its_registers(instance, arch, compile_instance):
+    compiled = compile_instance(instance, arch)
     assert compiled.binary.startswith(b"\x7fELF")
     assert "warning" not in compiled.log, compiled.log
     assert compiled.registers <= instance.registers
