@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,3 +179,29 @@ def test_a_study_killed_at_any_change_of_a_file_goes_on(
         assert not study.run(at=at), at
         assert study.run()
     counted("SIGKILL at a change of a file, then --resume", len(places))
+
+
+def test_a_program_killed_after_its_first_shard_goes_on(
+    tmp_path: Path, references: dict[str, Reference], counted: Callable[[str, int], None]
+) -> None:
+    """The command as a user gives it, in a process of its own."""
+    shutil.copy(references["new"].before / "movie.npy", tmp_path)
+    command = [sys.executable, "-m", "gmrm_gpu", *STUDY, "--rates", "0.2,0.1", "--replicates", "3,3", "--quiet"]
+    for _ in range(5):  # on a busy machine it may end before it is seen at work
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as first:
+            while not list(tmp_path.glob("run.part/shards/*-*.json")) and first.poll() is None:
+                time.sleep(0.002)
+            first.kill()
+        if not (tmp_path / "run").exists():
+            break
+    assert first.returncode == KILLED
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run.part" / "shards").glob("*-*.npz")}
+    assert 1 <= len(kept) < 6
+    done = subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "shards").glob("*-*.npz")}
+    assert len(found) == 6
+    # Those that were there have not been written again, but for one without its record.
+    assert len(kept.items() - found.items()) <= 1
+    counted("SIGKILL at a random time, then --resume", 1)
