@@ -120,12 +120,12 @@ class Site:
             file.unlink()
         self.said.clear()
 
-    def study(self, movie, config, **options):
+    def study(self, movie, config, *, store: Path | None = None, **options):
         """Run a study on the workers."""
         from gmrm_gpu.study.cluster import ClusterExecutor
 
         with ClusterExecutor(self.address, notify=self.said.append, **options) as executor:
-            return run_study(movie, config, executor=executor)
+            return run_study(movie, config, executor=executor, store=store)
 
     def close(self) -> None:
         """End everything."""

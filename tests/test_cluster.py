@@ -212,6 +212,7 @@ def test_both_methods_by_path_with_a_mask_and_by_copy_sub_sampled(site, tmp_path
     assert not [text for text in site.said if "is sent the movie" in text]
     assert same_results(result, run_study(by_path, config))
     site.forget()
+    (site.hooks / "slow").write_text("0.5")  # so that both get ready before all is done
     stack = np.load(path)
     visited = open_movie(stack, visited=np.indices(stack.shape).sum(0) % 3 > 0)
     config = replace(config, rates=(1.0,), n_replicates=(1,), methods=("paper",))

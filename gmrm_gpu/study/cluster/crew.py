@@ -140,18 +140,18 @@ class Crew:
                 self._in_thread(self._ask, self.members[address])
         return lost
 
-    def _leave(self, member: Member) -> None:
+    def _leave(self, member: Member, why: str = "is gone") -> None:
         del self.members[member.address]
         if member.state in ("ready", "preparing"):
             self.n_gone += 1
-            self._notify(f"worker {member.address} is gone" + ("; its work goes to others" if member.tasks else ""))
+            self._notify(f"worker {member.address} {why}" + ("; its work goes to others" if member.tasks else ""))
         member.state = "gone"
 
-    def renew(self, member: Member) -> list[Member]:
-        """A new process answers at the address of an old one: it is a new worker. Returns those that are gone."""
+    def renew(self, member: Member, why: str) -> list[Member]:
+        """Take a worker that is not prepared any more for a new one. Returns those that are gone."""
         if self.members.get(member.address) is not member:
             return []
-        self._leave(member)
+        self._leave(member, f"must be prepared again ({why})")
         return [member, *self.look()]
 
     def dismiss(self, member: Member, reason: str) -> None:
@@ -214,7 +214,8 @@ class Crew:
             self._call(member, worker.prepare, job, share, self.engines)
         except MovieNotHere as error:
             with self._sending:
-                self._notify(f"worker {member.address} is sent the movie: {error}")
+                text = f"worker {member.address} is sent the movie: {error}"
+                self.events.put(lambda: self._notify(text))
                 self._send(member)
             self._call(member, worker.prepare, job, share, self.engines)
 

@@ -17,6 +17,7 @@ from typing import Any
 from ...errors import ClusterError
 from ..job import Part
 from ..shards import Shard
+from ..source import MovieNotHere
 from . import worker
 from .crew import Crew, Member, Notify, reason_of
 
@@ -204,8 +205,8 @@ class Dispatch:
 
     def _failed(self, task: Task, error: BaseException) -> None:
         assert task.member is not None
-        if isinstance(error, worker.NotPrepared):
-            for lost in self._crew.renew(task.member):
+        if isinstance(error, (worker.NotPrepared, MovieNotHere)):
+            for lost in self._crew.renew(task.member, str(error)):
                 self._bury(lost)
             return
         member = self._withdraw(task)
