@@ -25,6 +25,7 @@ say() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 
 # runc, as Debian has no other here; limits below what podman asks for, which a root without all rights may not raise.
 settings() {
+    mkdir -p "$work"
     export CONTAINERS_CONF=$work/containers.conf
     cat >"$CONTAINERS_CONF" <<END
 [containers]
