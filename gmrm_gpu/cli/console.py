@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..config import AnalysisConfig
+from ..errors import printable
 from ..results import AnalysisResult, FitStatus, Scale, StudyResult
 
 Progress = Callable[[int, int], None]
@@ -53,7 +54,7 @@ class Console:
 
     @staticmethod
     def _write(text: str) -> None:
-        print(f"gmrm-gpu: {text}", file=sys.stderr)
+        print(f"gmrm-gpu: {printable(text)}", file=sys.stderr)
 
     @contextmanager
     def progress(self, what: str, unit: str) -> Iterator[Progress | None]:

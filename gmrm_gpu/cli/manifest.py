@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from ..errors import ConfigError, GmrmError, InputError
+from ..errors import ConfigError, GmrmError, InputError, printable
 from ..frames import open_movie
 from ..frames.listing import movie_files
 from ..frames.manifest import check_manifest, manifest_path, write_manifest
@@ -22,10 +23,11 @@ def run_manifest(args: argparse.Namespace, console: Console) -> None:
             if args.check:
                 if check_manifest(name, progress=progress) is None:
                     raise InputError(f"{manifest_path(name)} does not exist; write it with gmrm-gpu manifest {name}")
-                print(f"as listed: {say.count(len(movie_files(Path(name).expanduser())), 'file')} of {name}")
+                n_files = len(movie_files(Path(os.path.expanduser(name))))
+                print(f"as listed: {say.count(n_files, 'file')} of {printable(name)}")
                 continue
             sidecar, n_files = write_manifest(name, overwrite=args.overwrite, progress=progress)
-        print(f"written: {sidecar} ({say.count(n_files, 'file')})")
+        print(f"written: {printable(sidecar)} ({say.count(n_files, 'file')})")
         _try(name, console)
 
 

@@ -32,7 +32,7 @@ from ..config import (
     parse_length_um,
     parse_time_s,
 )
-from ..errors import ConfigError
+from ..errors import ConfigError, printable
 
 SAMPLES_PER_RATE = 10
 """Replicates x rate of the paper's design: 100 at 10 %, 200 at 5 %, 1,000 at 1 %."""
@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2."""
-        line = " ".join(message.split())
+        line = printable(" ".join(message.split()))
         if line.endswith("expected one argument"):
             line += "; before a value that starts with a minus write --option=-1"
         self.exit(2, f"gmrm-gpu: error: {line} (see {self.prog} --help)\n")

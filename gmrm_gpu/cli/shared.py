@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..backend import probe_gpu
 from ..config import AnalysisConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, printable
 from ..frames import Movie, open_movie
 from ..study import Executor
 from .console import Console
@@ -38,8 +39,9 @@ def inputs(args: argparse.Namespace) -> list[str]:
 
 def stem(movie: str) -> str:
     """The movie's name without folder and suffix, for the name of what is written."""
-    path = Path(movie).expanduser().resolve()
-    return path.name if path.is_dir() else path.stem
+    path = Path(os.path.expanduser(movie)).resolve()
+    name = path.name if path.is_dir() else path.stem
+    return "".join(c if printable(c) == c else "_" for c in name)
 
 
 def out_folder(args: argparse.Namespace, default: str) -> Path:

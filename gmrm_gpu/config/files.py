@@ -28,6 +28,9 @@ _SECTIONS = {
     "compute": ComputeConfig,
 }
 
+# The numbers of a million frames are in study.json.
+_MOST_BYTES = 2**26
+
 
 def config_to_dict(config: Any) -> dict[str, Any]:
     """Nested plain dict of a configuration, ready for JSON."""
@@ -63,17 +66,27 @@ def study_from_dict(data: dict[str, Any]) -> StudyConfig:
     return StudyConfig(analysis=analysis_from_dict(data.get("analysis", {})), **rest)
 
 
+def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no file; give a .toml, or an earlier analysis.json or study.json")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ConfigError(f"{path} is too large for settings ({path.stat().st_size:,} bytes); check the path")
+    return path.read_text("utf-8")
+
+
 def load_toml(path: str | Path) -> AnalysisConfig:
     """Read an analysis configuration written by `save_toml` or by hand."""
     try:
-        data = tomllib.loads(Path(path).read_text("utf-8"))
+        data = tomllib.loads(_text(Path(path)))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(
             f"{path} is no settings file; give a .toml, or an earlier analysis.json or study.json"
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits, brackets in brackets
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     try:
         return analysis_from_dict(data)
@@ -105,9 +118,9 @@ def _toml_value(value: Any) -> str:
 def analysis_config_from_json(path: str | Path) -> AnalysisConfig:
     """The analysis settings in a study.json or analysis.json; `ConfigError` where there are none."""
     try:
-        settings = json.loads(Path(path).read_text("utf-8"))["config"]
+        settings = json.loads(_text(Path(path)))["config"]
         return analysis_from_dict(settings.get("analysis", settings))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} does not hold settings of an earlier result") from None

@@ -103,7 +103,7 @@ class GifMovie(Movie):
         try:
             self._image = pil.open(io.BytesIO(data), formats=["GIF"])
             n_frames = self._image.n_frames
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
             raise _unreadable(path.name, error) from None
         self._luminance, self._lock = luminance, threading.Lock()
         shape = (self._image.height, self._image.width)

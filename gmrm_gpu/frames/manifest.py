@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ..durable import write_bytes
 from ..errors import InputError, OutputError
 from .listing import MANIFEST, movie_files
-from .save import whole_file
 
 Progress = Callable[[int, int], None]
 
@@ -65,8 +65,7 @@ def write_manifest(
         raise OutputError(f"{sidecar} exists; compare with --check, or replace it with --overwrite")
     files = movie_files(path)
     sums = _sums(files, progress)
-    with whole_file(sidecar) as part:
-        part.write_bytes(b"".join(_line(digest, file, sidecar.parent) for file, digest in sums))
+    write_bytes(sidecar, b"".join(_line(digest, file, sidecar.parent) for file, digest in sums))
     return sidecar, len(files)
 
 
@@ -94,7 +93,7 @@ def check_manifest(path: str | os.PathLike[str], *, progress: Progress | None = 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
     """With a name, also where ``..`` was given; links stay."""
-    path = Path(os.path.abspath(Path(path).expanduser()))
+    path = Path(os.path.abspath(os.path.expanduser(path)))
     if not path.name:
         raise InputError(f"{path} is a whole disk; give a movie")
     return path

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, printable
 from .colour import to_grey
 from .origin import Origin
 
@@ -62,7 +62,7 @@ class Movie:
 
     Parameters
     ----------
-    name : shown in messages and reports.
+    name : shown in messages and reports; what cannot be printed is written out (`errors.printable`).
     shape : (height, width) in pixels.
     dtype : stored type of the pixels; bool, integer or real.
     n_frames : number of frames, at least 1.
@@ -95,12 +95,14 @@ class Movie:
         acquisition: Acquisition | None = None,
         sampled: bool = False,
     ) -> None:
-        self.name, self.sampled = name, sampled
+        self.name, self.sampled = printable(name), sampled
         self.shape = (int(shape[0]), int(shape[1]))
         self.dtype = grey_dtype(np.dtype(dtype), name)
         known = acquisition or Acquisition()
         self.acquisition = replace(
             known,
+            detector=None if known.detector is None else printable(known.detector),
+            notes=tuple(printable(note) for note in known.notes),
             pixel_size_um=_positive("pixel_size_um", known.pixel_size_um if pixel_size_um is None else pixel_size_um),
             frame_time_s=_positive("frame_time_s", known.frame_time_s if frame_time_s is None else frame_time_s),
         )

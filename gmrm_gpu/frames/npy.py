@@ -5,16 +5,17 @@ Pickled objects are never read.
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 import tokenize
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from ..archives import Header, check_npz, read_header
 from ..errors import InputError
 from .movie import ArrayMovie, Movie, grey_dtype
 
@@ -24,8 +25,6 @@ DAMAGE = (
 )
 """What damage to a .npy or .npz file makes the standard library and NumPy raise."""
 
-Header = tuple[tuple[int, ...], np.dtype]
-
 
 def open_file(path: Path, *, luminance: bool = False) -> Movie:
     """Open `path`, a .npy or .npz file of shape (time, height, width) or (height, width)."""
@@ -33,8 +32,11 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
         if path.suffix.lower() == ".npz":
             return _open_npz(path, luminance)
         with path.open("rb") as file:
-            shape, dtype = _header(file)
+            shape, dtype = read_header(file)
+            held, needed = path.stat().st_size - file.tell(), math.prod(shape) * dtype.itemsize
         _check(shape, dtype, path.name)
+        if held < needed:
+            raise InputError(f"{path.name} is truncated: {held:,} bytes of {needed:,}; copy or save it again")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except InputError:
         raise
@@ -71,12 +73,7 @@ class NpzMovie(Movie):
 
 
 def _open_npz(path: Path, luminance: bool) -> Movie:
-    headers: dict[str, Header] = {}
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.namelist():
-            if entry.endswith(".npy"):
-                with archive.open(entry) as file:
-                    headers[entry.removesuffix(".npy")] = _header(file)
+    headers = check_npz(path)
     if "gmrm_visits" in headers:
         from .sampled.sparse import SparseMovie
 
@@ -102,13 +99,6 @@ def _table(path: Path) -> Movie | None:
     with np.load(path, allow_pickle=False) as archive:
         table = table_of_arrays(archive)
         return None if table is None else movie_of_table(table, path.name)
-
-
-def _header(file: IO[bytes]) -> Header:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
 
 
 def _check(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:

@@ -169,7 +169,7 @@ def _open_source(source: Any, luminance: bool, signal: int | None = None) -> Mov
         from .objects import movie_of_object
 
         return movie_of_object(source, luminance=luminance)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # which, as that of Path does not, leaves the name of no user as it is
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path")
     reader = _reader(path)

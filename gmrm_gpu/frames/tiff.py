@@ -137,7 +137,10 @@ class TiffMovie(Movie):
     def _page(self, t: int) -> np.ndarray:
         page = self._series.keyframe
         if self._one_page_per_frame:
-            pixels = self._series.pages[t].asarray()
+            stored = self._series.pages[t]
+            if page.compression != 1 and max(stored.databytecounts, default=0) > 2 * page.nbytes + 65536:
+                raise InputError("its compressed pixels are larger than its pixels")  # and would inflate to anything
+            pixels = stored.asarray()
         else:
             if self._whole is None:
                 self._whole = self._series.asarray().reshape(len(self), *page.shape[-2:])

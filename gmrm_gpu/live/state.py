@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..archives import load_npz
 from ..backend import Backend
 from ..config import analysis_from_dict, config_to_dict
 from ..durable import whole_file
@@ -53,14 +54,13 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         There is no such file, it is damaged, or it is something else.
     """
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = load_npz(path)
         meta = json.loads(str(arrays.pop("meta")))
         if meta["format"] != FORMAT:
             raise KeyError("format")
     except OSError as error:
         raise InputError(f"cannot read the state {path}: {error.strerror or 'it is damaged'}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, zipfile.BadZipFile):
         raise InputError(f"{path} is no state of a live analysis, or it is damaged; start afresh without it") from None
     if meta["version"] != VERSION:
         raise InputError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..archives import load_npz
 from .fit import MixtureFit
 
 
@@ -132,8 +133,7 @@ class Examples:
     @staticmethod
     def load(path: str | Path) -> Examples:
         """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return Examples.from_arrays({name: file[name] for name in file.files})
+        return Examples.from_arrays(load_npz(path))
 
 
 _PICTURES = ("frames", "images", "labels_raw", "labels", "labels_settings", "labels_sampled", "foreground")

@@ -10,7 +10,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ..config import StudyConfig, config_to_dict, study_from_dict
+from ..archives import load_npz
+from ..config import METHODS, StudyConfig, config_to_dict, study_from_dict
 from ..errors import InputError
 from .fit import status_counts
 from .movie import Examples, MovieInfo, Scale
@@ -165,9 +166,13 @@ class StudyResult:
     @staticmethod
     def _load(folder: Path, suffix: str) -> StudyResult:
         try:
-            meta = json.loads((folder / f"study{suffix}.json").read_text("utf-8"))
-            with np.load(folder / f"replicates{suffix}.npz", allow_pickle=False) as file:
-                data = {name: file[name] for name in file.files}
+            about = folder / f"study{suffix}.json"
+            if not about.is_file():
+                raise FileNotFoundError
+            meta, data = json.loads(about.read_text("utf-8")), load_npz(folder / f"replicates{suffix}.npz")
+            others = [] if suffix else list(meta.get("others", ()))
+            if not set(others) <= set(METHODS):  # they are names of files: none may lead out of the folder
+                raise ValueError
         except (OSError, ValueError, KeyError, BadZipFile):
             raise InputError(
                 f"{folder} is not a finished study: study{suffix}.json and replicates{suffix}.npz are not both there "
@@ -195,7 +200,7 @@ class StudyResult:
             truth=data.get("share_truth"),
             examples=Examples.load(examples) if examples.exists() else None,
             provenance=meta["provenance"],
-            others=tuple(StudyResult._load(folder, f"_{method}") for method in meta.get("others", [])),
+            others=tuple(StudyResult._load(folder, f"_{method}") for method in others),
         )
 
     def to_xarray(self) -> Any:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ...errors import InputError, MissingDependencyError
 from ..axes import UNKNOWN, Axis, axis_from_places
+from ..hdf5 import check_file
 from ..movie import Movie, size_text
 from ..objects import ObjectMovie
 from . import metadata
@@ -38,6 +39,7 @@ _READERS = {
     ".hspy": "hspy",
     ".blo": "blockfile",
 }
+_HDF5 = (".emd", ".de5", ".hspy")
 _OPTIONS = {"emd": {"select_type": "images", "load_SI_image_stack": True}}
 # Mapped files are one chunk, out of which a frame is a view; in smaller chunks a frame would be sewn of hundreds.
 _CHUNK = 2**60
@@ -110,6 +112,8 @@ def _read(path: Path, reader: str) -> tuple[list[dict[str, Any]], list[str]]:
         needed = "RosettaSciIO" if error.name in (None, "rsciio") else f"RosettaSciIO and {error.name}"
         raise MissingDependencyError(f"reading {path.suffix} needs {needed}: pip install 'gmrm-gpu[em]'") from None
     metadata.check_before(path, reader)
+    if path.suffix.lower() in _HDF5:
+        check_file(path)
     failure: Exception | None = None
     with _listening() as said, dask.config.set({"array.chunk-size": _CHUNK}):
         try:

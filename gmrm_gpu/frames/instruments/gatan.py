@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ..listing import regular
 from ..movie import Acquisition, Movie
 from .series import SeriesMovie
 from .stamps import told
@@ -82,7 +83,7 @@ def _files(folder: Path) -> tuple[dict[_Place, Path], int]:
         place = (hour * 60 + minute) * 60 + second, frame
         if place in files:
             raise InputError(f"{files[place].name} and {path.name} are one and the same frame; keep one recording")
-        files[place] = path
+        files[place] = regular([path])[0]
     if not files:
         raise InputError(
             f"{folder.name} has folders like Hour_00 but no *_Frame_0000.dm4 in them; give a whole recording"

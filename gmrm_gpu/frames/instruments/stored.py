@@ -46,7 +46,9 @@ def best_form(path: Path, reader: str, found: dict[str, Any]) -> Any:
         return data
     import h5py
 
-    datasets = [value for value in dict(data.dask).values() if isinstance(value, h5py.Dataset)]
+    # The layer of the dataset has one entry; those of chunks may have millions, which take minutes to list.
+    layers = [layer for layer in data.dask.layers.values() if len(layer) == 1]
+    datasets = [value for layer in layers for value in layer.values() if isinstance(value, h5py.Dataset)]
     if len(datasets) != 1 or datasets[0].ndim != data.ndim:
         return data
     order = tuple(range(data.ndim))

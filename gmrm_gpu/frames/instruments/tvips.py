@@ -80,6 +80,9 @@ def _read_header(path: Path) -> _Header:
     extra = 12 if version == 1 else extra
     if version not in (1, 2) or bits not in (8, 16) or extra < 12 or size < 52 or 0 in (width, height):
         raise InputError(f"{path.name} is no TVIPS stream of version 1 or 2, or it is damaged; copy or export it again")
+    held, needed = path.stat().st_size, size + extra + width * height * bits // 8
+    if held < needed:
+        raise InputError(f"{path.name} is truncated: {held:,} bytes, one frame needs {needed:,}; copy it again")
     fields: list = [*_STAMP, *(_MORE if extra >= 52 else [])]
     fields.append(("rest", "V", extra - np.dtype(fields).itemsize))
     pixels = ("pixels", f"<u{bits // 8}", (height, width))

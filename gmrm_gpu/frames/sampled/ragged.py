@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError, MissingDependencyError
+from ..hdf5 import check_self_contained
 from ..listing import natural_key
 from ..movie import Acquisition, Movie, Visits
 from ..npy import DAMAGE
@@ -35,6 +36,7 @@ def open_file(path: Path, *, luminance: bool = False, signal: int | None = None)
         raise MissingDependencyError("reading HDF5 needs h5py: pip install 'gmrm-gpu[em]'") from None
     try:
         with h5py.File(path, "r") as file:
+            check_self_contained(file, path)
             groups = _groups(file)
             return RaggedMovie(path, _chosen(groups, file, signal, path.name), file)
     except InputError:

@@ -34,6 +34,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from ...archives import check_npz, most_bytes
 from ...durable import whole_file
 from ...errors import InputError, OutputError
 from ..movie import Acquisition, Movie, Visits
@@ -81,6 +82,7 @@ class SparseMovie(Movie):
 
     def __init__(self, path: Path) -> None:
         with _named(path.name):
+            check_npz(path)
             with zipfile.ZipFile(path) as archive:
                 arrays = {name.removesuffix(".npy"): _array(archive, name) for name in _members(archive)}
                 self._start, n_bytes = _find_blocks(archive, path)
@@ -125,6 +127,8 @@ class SparseMovie(Movie):
             file.seek(self._start + int(begin))
             packed = file.read(int(end - begin))
         n_bytes = n * dtype.itemsize
+        if n_bytes > most_bytes(len(packed)):
+            raise ValueError(f"{len(packed):,} bytes of it would unpack to {n_bytes:,}")
         content = zlib.decompressobj().decompress(packed, n_bytes + 1)
         if len(content) != n_bytes or zlib.crc32(content) != self._arrays["crc32"][b]:
             raise ValueError("its check sum is wrong")

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ...archives import check_npz
 from ...errors import InputError, MissingDependencyError
 from ..listing import files_of
 from ..movie import Acquisition, Movie
@@ -35,6 +36,7 @@ COLUMNS = {
 }
 """Names that a column may have, without regard to case and to what is no letter."""
 _KNOWN = ("shape", "height", "width", "pixel_size_um", "frame_time_s")
+_DIGITS = 10
 _PIXELS = ("", "px", "pixel", "pixels", "index")
 
 
@@ -114,6 +116,7 @@ def _read(path: Path) -> Table:
 
 
 def _read_npz(path: Path) -> Table:
+    check_npz(path)
     with np.load(path, allow_pickle=False) as archive:
         table = table_of_arrays(archive)
         if table is None:
@@ -358,8 +361,9 @@ def _shape(known: Mapping[str, str], name: str) -> tuple[int, int] | None:
         numbers = [*re.findall(r"\d+", known["height"]), *re.findall(r"\d+", known["width"])]
     else:
         return None
-    if len(numbers) != 2:
-        raise InputError(f"{name} gives the numbers {', '.join(numbers)} as its shape; write for example 512 x 512")
+    if len(numbers) != 2 or max(map(len, numbers)) > _DIGITS:
+        shown = ", ".join(numbers)[:80]
+        raise InputError(f"{name} gives the numbers {shown} as its shape; write for example 512 x 512")
     shape = int(numbers[0]), int(numbers[1])
     check_size(shape, name)
     return shape

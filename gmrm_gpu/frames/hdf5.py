@@ -1,0 +1,59 @@
+"""Bounds on HDF5 files: one may take its numbers from any other file of this computer, and claim any size."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..archives import most_bytes
+from ..errors import InputError
+
+
+def check_file(path: Path) -> None:
+    """`check_self_contained` of a file that is not open; one that cannot be opened is left to its reader."""
+    import h5py
+
+    with suppress(OSError), h5py.File(path, "r") as file:
+        check_self_contained(file, path)
+
+
+def check_self_contained(file: Any, path: Path) -> None:
+    """Look through `file`, which is `path` opened.
+
+    Raises
+    ------
+    InputError
+        Something is a link into another file or is stored in one, or is far larger than the file: such numbers were
+        never written, and the library makes them up.
+    """
+    import h5py
+
+    most = most_bytes(path.stat().st_size)
+
+    # What these return ends the walk; h5py does not bear what they would raise.
+    def look(key: str, link: Any) -> InputError | None:
+        return _outside(path.name, key, link.filename) if isinstance(link, h5py.ExternalLink) else None
+
+    def inspect(key: str, held: Any) -> InputError | None:
+        if not isinstance(held, h5py.Dataset):
+            return None
+        if held.external or held.is_virtual:
+            return _outside(path.name, key, held.external[0][0] if held.external else "other files")
+        if held.nbytes <= most:
+            return None
+        return InputError(
+            f"{key} in {path.name} has {held.nbytes:,} bytes, which the file does not hold; it was cut short or is "
+            "damaged: copy or write it again"
+        )
+
+    found = file.visititems_links(look) or file.visititems(inspect)
+    if found is not None:
+        raise found
+
+
+def _outside(name: str, key: str, target: str) -> InputError:
+    return InputError(f"{key} in {name} lies in another file ({target}), which is not read; write all into one file")
+
+
+__all__ = ["check_file", "check_self_contained"]
