@@ -48,6 +48,8 @@ class Forks:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        for name in (LOG, ERRORS):  # a child may die before it has begun its own
+            (folder.parent / name).write_text("")
         request = {"folder": str(folder), "arguments": arguments, "after_s": after_s, "at": at}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
