@@ -15,15 +15,16 @@ import gmrm_gpu
 from gmrm_gpu.config import ComputeConfig
 from gmrm_gpu.errors import ClusterError, ConfigError, MissingDependencyError
 from gmrm_gpu.frames import open_movie
-from gmrm_gpu.study import run_study, shards
+from gmrm_gpu.study import run_study, shards, source
 from gmrm_gpu.study.identity import movie_digest
 from gmrm_gpu.study.source import CopiedMovie, MovieNotHere, MovieSource, frame_blocks, outline
 
 pytest.importorskip("distributed", reason="the cluster needs dask and distributed")
 
-from cluster_cases import Site, same_results, small_config, small_movie
+import dask
+from cluster_cases import HERE, Site, same_results, small_config, small_movie
 
-from gmrm_gpu.study.cluster import ClusterExecutor, local, worker
+from gmrm_gpu.study.cluster import ClusterExecutor, crew, local, worker
 
 
 @pytest.fixture(scope="module")
@@ -184,18 +185,23 @@ def test_workers_that_cannot_do_it_are_named_with_the_reason(site, tmp_path):
 # --- what comes out
 
 
-def test_local_processes_give_the_same_bits_and_are_gone_afterwards():
+def test_local_processes_give_the_same_bits_and_are_gone_afterwards(tmp_path, monkeypatch):
     psutil = pytest.importorskip("psutil", reason="processes are counted with psutil")
-    environment, me, config, listening = dict(os.environ), psutil.Process(), small_config(), []
+    monkeypatch.setenv("GMRM_GPU_HOOKS", str(tmp_path))
+    (tmp_path / "kill-once").touch()
+    environment, me, config, listening, said = dict(os.environ), psutil.Process(), small_config(), [], []
 
     def watch(text):
         """Told when the movie, which is in no file, is sent."""
         processes = [me, *me.children(recursive=True)]
         listening.extend(c.laddr.ip for p in processes for c in p.net_connections("tcp") if c.status == "LISTEN")
+        said.append(text)
 
-    with ClusterExecutor(n_workers=2, notify=watch) as executor:
+    hooks = {"distributed.worker.preload": [str(HERE / "cluster_hooks.py")]}
+    with dask.config.set(hooks), ClusterExecutor(n_workers=2, notify=watch) as executor:
         result = run_study(small_movie(), config, executor=executor)
     assert same_results(result, run_study(small_movie(), config))
+    assert sum("is gone" in text for text in said) == 1
     assert len(listening) >= 4
     assert set(listening) == {"127.0.0.1"}
     left = [" ".join(child.cmdline()) for child in me.children(recursive=True)]
@@ -265,6 +271,49 @@ def test_a_worker_on_which_everything_fails_is_left_out(site):
     site.forget()
 
 
+def test_a_worker_that_forgot_the_study_is_prepared_again(site):
+    (process,) = site.have(1)
+    hold = site.hooks / f"hold-{process.pid}"
+    hold.touch()
+
+    def forget():
+        from distributed import Client
+
+        site.until(lambda: len(site.computed()) == 1)
+        with Client(site.address, set_as_default=False) as client:
+            client.run(lambda: (worker._jobs.clear(), source._held.clear()))
+        hold.unlink()
+
+    forgetting = threading.Thread(target=forget)
+    forgetting.start()
+    result = site.study(small_movie(), small_config())
+    forgetting.join()
+    assert any("must be prepared again" in text for text in site.said)
+    assert same_results(result, run_study(small_movie(), small_config()))
+    site.forget()
+
+
+def test_a_worker_that_dask_has_paused_is_not_waited_for(monkeypatch):
+    class Client:
+        status = "running"
+
+        def scheduler_info(self, n_workers):
+            return {"workers": {"tcp://a:1": {"status": self.status}}}
+
+    monkeypatch.setattr(crew, "PAUSE_S", 0.0)
+    monkeypatch.setattr(crew.Crew, "_ask", lambda self, member: lambda: None)
+    client, said = Client(), []
+    found = crew.Crew(client, small_movie(), small_config(), said.append)
+    assert found.look() == []
+    (member,) = found.members.values()
+    member.state = "ready"
+    assert found.look() == []
+    client.status = "paused"
+    assert [*found.look(), *found.look()] == [member]
+    assert said == ["worker tcp://a:1 is not used: Dask has paused it for want of memory; give it more"]
+    assert not found.hopeful
+
+
 def test_every_shard_failing_ends_soon(site):
     site.have(1)
     for i in range(12):
@@ -286,7 +335,8 @@ def test_all_workers_gone_is_an_error_after_a_while(site):
     site.forget()
 
 
-def test_a_scheduler_that_dies_is_an_error(tmp_path):
+def test_a_scheduler_that_dies_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("gmrm_gpu.study.cluster.executor.CONNECT_S", 1)
     site = Site(tmp_path)
     site.start(1)
     (site.hooks / "slow").write_text("0.2")

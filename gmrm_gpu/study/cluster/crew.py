@@ -25,6 +25,8 @@ Notify = Callable[[str], None]
 FASTEST = ("generic", "compiled", "fused")
 SURVEY_S = 60.0
 """Seconds that workers have to say what they are, before a study begins without those that did not."""
+PAUSE_S = 30.0
+"""Seconds that a worker may be paused before its work goes to others."""
 
 
 @dataclass(eq=False)
@@ -34,7 +36,8 @@ class Member:
     Attributes
     ----------
     state : ``"asked"`` what it is, ``"known"``, ``"preparing"``, ``"ready"``, ``"unfit"`` (for `reason`) or ``"gone"``.
-    failures : shards that failed on it one after the other. tasks : what it was given and has not done.
+    failures : shards that failed on it one after the other. paused_since : when Dask was first seen to let it begin
+        nothing. tasks : what it was given and has not done.
     """
 
     address: str
@@ -42,6 +45,7 @@ class Member:
     reason: str = ""
     facts: worker.Facts | None = None
     failures: int = 0
+    paused_since: float | None = None
     tasks: list[Any] = field(default_factory=list)
 
     @property
@@ -129,16 +133,29 @@ class Crew:
             self._compare(member)
 
     def look(self) -> list[Member]:
-        """Notice who came and who went; returns those that are gone."""
-        there = self._client.nthreads()
+        """Notice who came and who went; returns those whose work must be done by others."""
+        there = self._client.scheduler_info(n_workers=-1)["workers"]
         lost = [member for address, member in self.members.items() if address not in there]
         for member in lost:
             self._leave(member)
-        for address in there:
+        for address, about in there.items():
             if address not in self.members:
                 self.members[address] = Member(address)
                 self._in_thread(self._ask, self.members[address])
+            elif self._stuck(self.members[address], about["status"]):
+                lost.append(self.members[address])
+                self.dismiss(lost[-1], "Dask has paused it for want of memory; give it more")
         return lost
+
+    @staticmethod
+    def _stuck(member: Member, status: str) -> bool:
+        """Whether a worker that was given shards has long begun none: it holds too much memory, and may for ever."""
+        if status != "paused":
+            member.paused_since = None
+        elif member.paused_since is None:
+            member.paused_since = monotonic()
+        waited = 0.0 if member.paused_since is None else monotonic() - member.paused_since
+        return member.state == "ready" and waited > PAUSE_S
 
     def _leave(self, member: Member, why: str = "is gone") -> None:
         del self.members[member.address]
