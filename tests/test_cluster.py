@@ -73,6 +73,9 @@ def test_a_source_does_not_take_another_movie(tmp_path):
         there.open()
     with pytest.raises(MovieNotHere, match="in no file"):
         pickle.loads(pickle.dumps(MovieSource.of(small_movie(), "a digest"))).open()
+    chess = open_movie((np.indices((12, 16)).sum(0) % 2).astype(np.uint8))
+    movie = open_movie(saved(tmp_path, small_movie()), frames=[0, 2], visited=chess)
+    assert MovieSource.of(movie, "a digest").origin is None  # a mask that is no file, no array
 
 
 @pytest.mark.parametrize("kind", ["frames", "view", "visits", "floats with NaN outside"])
@@ -190,12 +193,13 @@ def test_local_processes_give_the_same_bits_and_are_gone_afterwards(tmp_path, mo
     monkeypatch.setenv("GMRM_GPU_HOOKS", str(tmp_path))
     (tmp_path / "kill-once").touch()
     environment, me, config, listening, said = dict(os.environ), psutil.Process(), small_config(), [], []
+    before = set(me.children(recursive=True))
 
     def watch(text):
-        """Told when the movie, which is in no file, is sent."""
-        processes = [me, *me.children(recursive=True)]
-        listening.extend(c.laddr.ip for p in processes for c in p.net_connections("tcp") if c.status == "LISTEN")
         said.append(text)
+        if "is sent the movie" in text and not listening:  # it is in no file
+            processes = [me, *me.children(recursive=True)]
+            listening.extend(c.laddr.ip for p in processes for c in p.net_connections("tcp") if c.status == "LISTEN")
 
     hooks = {"distributed.worker.preload": [str(HERE / "cluster_hooks.py")]}
     with dask.config.set(hooks), ClusterExecutor(n_workers=2, notify=watch) as executor:
@@ -204,7 +208,7 @@ def test_local_processes_give_the_same_bits_and_are_gone_afterwards(tmp_path, mo
     assert sum("is gone" in text for text in said) == 1
     assert len(listening) >= 4
     assert set(listening) == {"127.0.0.1"}
-    left = [" ".join(child.cmdline()) for child in me.children(recursive=True)]
+    left = [" ".join(child.cmdline()) for child in set(me.children(recursive=True)) - before]
     assert [line for line in left if "resource_tracker" not in line] == []
     assert dict(os.environ) == environment
 

@@ -5,7 +5,6 @@ A path counts only where it leads to a movie with the same digest: on another ma
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,12 +91,15 @@ def hold(digest: str, movie: Movie) -> Movie:
     return movie
 
 
-def _can_be_sent(origin: Origin | None) -> bool:
-    """Whether all that a movie was opened with can be pickled: a mask may be an object of another library."""
-    try:
-        return origin is not None and bool(pickle.dumps(origin))
-    except Exception:  # whatever that library raises
-        return False
+def _can_be_sent(value: Any) -> bool:
+    """Whether all that a movie was opened with is text, numbers and arrays: a mask may be an object of a library."""
+    if isinstance(value, Origin):
+        return all(_can_be_sent(part) for options in value.steps for part in options.values())
+    if isinstance(value, (tuple, list)):
+        return all(map(_can_be_sent, value))
+    if isinstance(value, np.ndarray):
+        return not value.dtype.hasobject
+    return isinstance(value, (str, int, float, slice, np.generic))
 
 
 @dataclass(frozen=True)
