@@ -146,16 +146,17 @@ def test_another_engine_is_refused(here: Path, capsys: pytest.CaptureFixture[str
     refuse(here, ["--engine", "compiled"], "engine.paper was 'generic', is 'compiled'", capsys)
 
 
-def test_what_changes_no_bit_is_no_change(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_changes_no_bit_is_no_change(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Threads, memory, more replicates, a movie of another name and format: those shards are used."""
     tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite("moved.tif", PIXELS, photometric="minisblack")
-    before = {name: data for name, (data, _) in files(here / "finished" / "shards").items() if "plan" not in name}
-    flags = ["--threads", "2", "--memory", "1GB", "--replicates", "3", "--out", "finished", "--resume"]
+    shutil.copytree("finished", tmp_path / "run")
+    before = {name: data for name, (data, _) in files(tmp_path / "run" / "shards").items() if "plan" not in name}
+    flags = ["--threads", "2", "--memory", "1GB", "--replicates", "3", "--out", str(tmp_path / "run"), "--resume"]
     assert main(study(*flags, movie="moved.tif")) == 0
     told = capsys.readouterr()
     assert "6 of 8 shards were done already" in told.err
-    after = {name: data for name, (data, _) in files(here / "finished" / "shards").items() if "plan" not in name}
+    after = {name: data for name, (data, _) in files(tmp_path / "run" / "shards").items() if "plan" not in name}
     assert after.items() > before.items()
 
 
