@@ -27,6 +27,7 @@ from .plan import (
     maps_of,
     movie_block_bytes,
     movie_sizes,
+    movie_tally_bytes,
     plan_fits,
     plan_launches,
     slab_frames,
@@ -113,7 +114,9 @@ class FusedEngine:
         """Device memory of a block: what it takes in any case, and each replicate's part. A single one keeps labels."""
         size = self.size(sampler, 1, movie, budget)
         if config.method == "movie":
-            each = movie_block_bytes(movie_sizes(size, config, n_ways=2))
+            vote = self.corrector(movie.shape, config.correction, config.phases)
+            tally = movie_tally_bytes(size) + vote.bytes_per_replicate(size.m, size.n_frames)
+            each = max(movie_block_bytes(movie_sizes(size, config, n_ways=2)), tally)
         else:
             each = bytes_per_replicate(size, config, keep_labels=True)
         return size.slab * movie.bytes_per_frame, each

@@ -113,6 +113,11 @@ def movie_block_bytes(sizes: MovieSizes) -> int:
     return movie_bytes(sizes) + max(plan.scratch_bytes for plan in plans)
 
 
+def movie_tally_bytes(size: BlockSize) -> int:
+    """Memory of one replicate once it is fitted: labels and two probabilities, and a frame of samples in float64."""
+    return size.m * (size.n_frames * (1 + 4 + 4) + 64)
+
+
 def slab_frames(n_frames: int, shape: tuple[int, int], dtype: np.dtype, budget: int) -> int:
     """Frames of a movie on the device at a time, of `budget` bytes for everything."""
     frame = shape[0] * shape[1] * np.dtype(dtype).itemsize
