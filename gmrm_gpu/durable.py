@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,6 +21,8 @@ PART = ".part"
 """Ending of a file that is not complete; its name begins with a dot."""
 
 _numbers = itertools.count()
+# Windows flushes only files that are open for writing; elsewhere a file may be flushed by whoever may read it.
+_ANY = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
 # What file systems answer that cannot flush a folder, or need not; an error of the disk itself is none of these.
 _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
@@ -40,7 +43,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}{PART}")
     try:
         yield part
-        _sync(part, os.O_RDWR)
+        _sync(part, _ANY)
         os.replace(part, path)
         sync_folder(path.parent)
     except OutputError:
@@ -104,7 +107,7 @@ def sync_tree(folder: str | os.PathLike[str]) -> None:
     """
     for parent, _, names in os.walk(folder):
         for name in names:
-            _sync(os.path.join(parent, name), os.O_RDWR)
+            _sync(os.path.join(parent, name), _ANY)
         sync_folder(parent)
 
 

@@ -170,6 +170,7 @@ def test_a_disk_that_cannot_flush_folders_is_used_and_one_that_fails_is_not(
 ) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a").write_bytes(NEW)
+    (tmp_path / "sub" / "a").chmod(0o444)
     sync_tree(tmp_path)
 
     class NoFolders(Disk):
