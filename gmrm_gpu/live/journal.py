@@ -27,10 +27,10 @@ import numpy as np
 from ..claim import claim
 from ..config import AnalysisConfig, analysis_from_dict, config_to_dict
 from ..durable import write_all, write_bytes
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, printable
 from ..frames.movie import Acquisition
 from ..quantify import make_scale
-from ..results import Scale
+from ..results import Scale, inert
 from .update import LiveFrame
 
 FORMAT, VERSION = "gmrm-gpu live journal", 1
@@ -191,7 +191,7 @@ class Journal:
             As `add`.
         """
         try:
-            self._append("notices.txt", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
+            self._append("notices.txt", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {printable(text)}\n")
         except OSError as error:
             raise self._cannot_write(error) from None
 
@@ -239,7 +239,7 @@ class Journal:
         with open(self.folder / "alarms.csv", "a", newline="", encoding="utf-8") as file:
             for alarm in frame.alarms:
                 time_s = "" if alarm.time_s is None else f"{alarm.time_s:.9g}"
-                csv.writer(file).writerow((alarm.number, time_s, alarm.what, f"{alarm.score:.4g}", alarm.text))
+                csv.writer(file).writerow((alarm.number, time_s, alarm.what, f"{alarm.score:.4g}", inert(alarm.text)))
 
 
 def read_subject(folder: Path) -> tuple[Subject, np.ndarray | None]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import printable
 from ..results import AnalysisResult, StudyResult, separation
 from . import tables
 from .cautions import cautions
@@ -235,8 +236,13 @@ def _sentence(text: str) -> Any:
     """Escaped text whose numbers keep their unit and whose options do not break across lines."""
     from markupsafe import Markup, escape
 
-    escaped = re.sub(r"(?<=\d) (?=(?:%|µm|px|nm|s|min|h|×)(?![a-z]))", "\u00a0", str(escape(text)))
+    escaped = re.sub(r"(?<=\d) (?=(?:%|µm|px|nm|s|min|h|×)(?![a-z]))", "\u00a0", str(escape(printable(text))))
     return Markup(re.sub(r"(?<!\S)(--[a-z][a-z-]*)", r"<code>\1</code>", escaped))
+
+
+def _seen(value: Any) -> Any:
+    """What a field of the page becomes: HTML bears marks that turn the order of what is read, so these are shown."""
+    return printable(value) if type(value) is str else value
 
 
 _ANSWER = ("comparison", "figure4", "bias_width", "growth")
@@ -252,7 +258,7 @@ def render(result: Result, pictures: dict[str, Path]) -> str:
     ]
     sentence, more = headline(result)
     template = files(__package__).joinpath("template.html").read_text("utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_seen)
     environment.filters["sentence"] = _sentence
     return environment.from_string(template).render(
         movie=result.movie.name,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MissingDependencyError
+from ..errors import MissingDependencyError, printable
 
 # Okabe and Ito's palette, which stays distinct in the common forms of colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -88,7 +88,7 @@ def plain(text: str) -> str:
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     known = get_font(findfont(FontProperties())).get_charmap()
-    return "".join(c if ord(c) in known else "?" for c in text).replace("$", r"\$")
+    return "".join(c if ord(c) in known else "?" for c in printable(text)).replace("$", r"\$")
 
 
 def plot_axes(axes: Any) -> None:

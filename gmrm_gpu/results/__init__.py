@@ -10,7 +10,7 @@ from .estimate import Estimate
 from .fit import FitStatus, MixtureFit, MovieFit, fit_statuses, status_counts
 from .movie import UNIT_TEXT, Examples, MovieInfo, Scale
 from .study import StudyResult
-from .tables import rate_name, write_csv
+from .tables import inert, rate_name, write_csv
 from .trend import separation, trend_amplitude, trend_warning
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Scale",
     "StudyResult",
     "fit_statuses",
+    "inert",
     "rate_name",
     "separation",
     "status_counts",

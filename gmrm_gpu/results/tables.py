@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MissingDependencyError
+from ..errors import MissingDependencyError, printable
 
 
 def rate_name(rate: float) -> str:
@@ -20,14 +20,22 @@ def write_csv(path: str | Path, columns: dict[str, Any], n_rows: int) -> None:
     """Write columns of length `n_rows` (None: an empty column); NaN and None become empty cells."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
+        writer.writerow(map(inert, columns))
         for i in range(n_rows):
             writer.writerow([_cell(None if values is None else values[i]) for values in columns.values()])
 
 
+def inert(text: str) -> str:
+    """`text` for a cell: spreadsheets run what begins like a formula, and an apostrophe before it stops them."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
 def _cell(value: Any) -> Any:
-    if value is None or isinstance(value, str):
+    if value is None:
         return value
+    if isinstance(value, str):
+        return inert(value)
     if isinstance(value, (int, np.integer)):
         return int(value)
     value = float(value)

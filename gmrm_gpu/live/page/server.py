@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from ...errors import ConfigError
+from ...errors import ConfigError, printable
 from ...results import UNIT_TEXT
 from ..update import LiveFrame, LiveState
 from .feed import Cursor, Feed, plain
@@ -81,7 +81,7 @@ class LivePage:
     ) -> None:
         self.token = secrets.token_urlsafe(18)
         setup = {
-            "title": str(title),
+            "title": printable(title),
             "shape": [int(n) for n in shape],
             "phases": phase_colours(phase_names, foreground),
             "foreground": int(foreground),
@@ -161,7 +161,7 @@ def phase_colours(names: Sequence[str], foreground: int) -> list[dict[str, str]]
     """Name and colour of each phase, as in the report."""
     others = iter(BACKGROUND_COLOURS * (1 + len(names) // len(BACKGROUND_COLOURS)))
     return [
-        {"name": str(name), "colour": FOREGROUND_COLOUR if i == foreground else next(others)}
+        {"name": printable(name), "colour": FOREGROUND_COLOUR if i == foreground else next(others)}
         for i, name in enumerate(names)
     ]
 
