@@ -73,23 +73,27 @@ class FolderMovie(Movie):
 
     def _header(self, t: int) -> tuple[tuple[int, int], np.dtype]:
         with self._open(t) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise InputError(f"{self._files[t].name} holds {image.n_frames} images; open that file by itself")
+            try:
+                held = getattr(image, "n_frames", 1)
+            except Exception as error:
+                raise _unreadable(self._files[t].name, error) from None
+            if held > 1:
+                raise InputError(f"{self._files[t].name} holds {held} images; open that file by itself")
             return (image.height, image.width), np.dtype(_GREY_TYPES.get(image.mode, np.uint8))
 
     def _read(self, t: int) -> np.ndarray:
         with self._open(t) as image:
             try:
                 return _grey(image, t, self._reported, self._luminance)
-            except (OSError, SyntaxError, ValueError) as error:
-                if isinstance(error, InputError):
-                    raise
+            except InputError:
+                raise
+            except Exception as error:  # each format of Pillow has its own kinds
                 raise _unreadable(self._files[t].name, error) from None
 
     def _open(self, t: int) -> Any:
         try:
             return self._pil.open(self._files[t])
-        except (OSError, SyntaxError, ValueError, self._pil.DecompressionBombError) as error:
+        except Exception as error:
             raise _unreadable(self._files[t].name, error) from None
 
 
@@ -98,13 +102,14 @@ class GifMovie(Movie):
 
     def __init__(self, pil: Any, path: Path, luminance: bool) -> None:
         data = path.read_bytes()
-        if not data.rstrip(b"\0").endswith(b";"):
-            raise InputError(f"{path.name} is truncated: it lacks its end mark; copy or export it again")
+        listed = _count_gif(data, path.name)
         try:
             self._image = pil.open(io.BytesIO(data), formats=["GIF"])
             n_frames = self._image.n_frames
-        except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
+        except Exception as error:
             raise _unreadable(path.name, error) from None
+        if n_frames != listed:
+            raise InputError(f"{path.name} is damaged: {n_frames} of {listed} frames are found; export it again")
         self._luminance, self._lock = luminance, threading.Lock()
         shape = (self._image.height, self._image.width)
         super().__init__(name=path.name, shape=shape, dtype=np.dtype(np.uint8), n_frames=n_frames)
@@ -114,10 +119,41 @@ class GifMovie(Movie):
             try:
                 self._image.seek(t)
                 return _grey(self._image, t, self.name, self._luminance)
-            except (OSError, SyntaxError, EOFError) as error:
+            except InputError:
+                raise
+            except Exception as error:
                 raise InputError(
                     f"frame {t} of {self.name} cannot be read ({error}); the file is truncated or damaged"
                 ) from None
+
+
+def _count_gif(data: bytes, name: str) -> int:
+    """How many frames the blocks of a GIF are; `InputError` unless they lead to its end mark, the end of the file.
+
+    A header of 13 bytes and a colour table, then blocks: pictures (",", 9 bytes, a colour table, the size of codes),
+    extensions ("!", a kind), each with parts of at most 255 bytes after their length, the last one empty, and ";".
+    """
+
+    def table(flags: int) -> int:
+        return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+    n_frames = 0
+    try:
+        at = 13 + table(data[10])
+        while (kind := data[at : at + 1]) != b";":
+            if kind not in (b",", b"!"):
+                why = "its blocks are damaged" if kind else "it lacks its end mark"
+                raise InputError(f"{name} is truncated or damaged: {why}; copy or export it again")
+            n_frames += kind == b","
+            at += 11 + table(data[at + 9]) if kind == b"," else 2
+            while data[at]:
+                at += data[at] + 1
+            at += 1
+    except IndexError:
+        raise InputError(f"{name} is truncated: it ends amid a block; copy or export it again") from None
+    if data[at + 1 :].strip(b"\0"):
+        raise InputError(f"{name} is damaged: it goes on after its end mark; copy or export it again")
+    return n_frames
 
 
 def _grey(image: Any, t: int, name: str, luminance: bool) -> np.ndarray:

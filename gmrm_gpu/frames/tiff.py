@@ -21,9 +21,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..errors import InputError, MissingDependencyError
+from ..errors import GmrmError, InputError, MissingDependencyError
 from .axes import UNKNOWN, Axis, calibrated
 from .colour import to_grey
+from .instruments.stamps import told
 from .movie import Acquisition, ArrayMovie, Movie, size_text
 from .units import to_um
 
@@ -39,26 +40,30 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
         import tifffile
     except ImportError:
         raise MissingDependencyError("reading TIFF needs tifffile: pip install 'gmrm-gpu[tiff]'") from None
-    if not _page_chain_is_whole(path):
-        raise InputError(f"{path.name} is truncated: its list of pages leaves the file; copy or export it again")
+    n_pages = _count_pages(path)
+    tif = None
     try:
         with _quiet():
             tif = tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, OSError, ValueError, struct.error) as error:
+            return _movie(tif, path, n_pages, luminance)
+    except BaseException as error:
+        if tif is not None:
+            tif.close()
+        if isinstance(error, GmrmError) or not isinstance(error, Exception):
+            raise
+        # tifffile raises many kinds
         raise InputError(f"{path.name} is not a readable TIFF file ({_first_line(error)}); export it again") from None
-    try:
-        with _quiet():
-            series, n_frames = _one_series(tif, path.name)
-        known = _acquisition(tif)
-        page = series.keyframe
-        grey = page.samplesperpixel == 1 and page.photometric != _PALETTE
-        if grey and series.dataoffset is not None and page.is_memmappable:
-            array = _map(path, tif, series, (n_frames, *page.shape[-2:]))
-            return ArrayMovie(array, name=path.name, acquisition=known)
-        movie = TiffMovie(tif, series, n_frames, path.name, luminance, known)
-    except BaseException:
-        tif.close()
-        raise
+
+
+def _movie(tif: Any, path: Path, n_pages: int, luminance: bool) -> Movie:
+    series, n_frames = _one_series(tif, path.name, n_pages)
+    known = told(_acquisition(tif), _unused(tif, series, n_frames, path))
+    page = series.keyframe
+    grey = page.samplesperpixel == 1 and page.photometric != _PALETTE
+    if grey and series.dataoffset is not None and page.is_memmappable:
+        array = _map(path, tif, series, (n_frames, *page.shape[-2:]))
+        return ArrayMovie(array, name=path.name, acquisition=known)
+    movie = TiffMovie(tif, series, n_frames, path.name, luminance, known)
     if not grey:
         movie._pixels(0)
     return movie
@@ -119,7 +124,8 @@ class TiffMovie(Movie):
     def _read(self, t: int) -> np.ndarray:
         with self._lock:
             try:
-                pixels = self._page(t)
+                with _quiet():
+                    pixels = self._page(t)
             except Exception as error:  # tifffile and its codecs raise many kinds
                 if "imagecodecs" in str(error):
                     raise MissingDependencyError(
@@ -128,7 +134,7 @@ class TiffMovie(Movie):
                 raise InputError(
                     f"frame {t} of {self.name} cannot be read ({_first_line(error)}); the file is truncated or damaged"
                 ) from None
-        if pixels.ndim == 2:
+        if pixels.ndim != 3:  # of another size than the frames, where damaged
             return pixels
         if pixels.shape[2] == 2:  # grey and alpha
             return pixels[..., 0]
@@ -172,7 +178,7 @@ def _is_palette8(page: Any) -> bool:
     return page.photometric == _PALETTE and page.bitspersample <= 8
 
 
-def _one_series(tif: Any, name: str) -> tuple[Any, int]:
+def _one_series(tif: Any, name: str, n_pages: int) -> tuple[Any, int]:
     if not tif.series:
         raise InputError(f"{name} has no pages; give a stack with at least one image")
     series, first = tif.series[0], tif.pages.first
@@ -200,7 +206,30 @@ def _one_series(tif: Any, name: str) -> tuple[Any, int]:
     announced = int(tif.imagej_metadata.get("images", 1)) if tif.is_imagej else 1
     if n_frames < announced:
         raise InputError(f"{name} is truncated: {n_frames} of {announced} frames are there; copy or export it again")
+    # One page may describe them all; the pages of an OME series may lie in several files.
+    if n_pages not in (1, n_frames) and not tif.is_ome:
+        raise InputError(f"{name} has {n_pages} pages for {n_frames} frames; it is damaged: copy or export it again")
     return series, n_frames
+
+
+def _unused(tif: Any, series: Any, n_frames: int, path: Path) -> str | None:
+    """A sentence where the file has room for another frame that no page leads to, as after damage to the list of pages.
+
+    What tags hold is not counted as used where it may be much: pictures in pictures.
+    """
+    first = tif.pages.first
+    if tif.is_ome or "SubIFDs" in first.tags:
+        return None
+    tags = sum(tag.valuebytecount for tag in first.tags)
+    if series.dataoffset is not None:
+        used, frame = series.nbytes, series.nbytes // n_frames
+    else:
+        sizes = [sum(page.databytecounts) for page in tif.pages]
+        used, frame = sum(sizes), min(sizes)
+    over = path.stat().st_size - used - tags - 1024 * len(tif.pages)
+    if over < max(frame, 1):
+        return None
+    return f"{path.name} has {over:,} bytes that belong to none of its {n_frames} frames: some may be missing"
 
 
 def _map(path: Path, tif: Any, series: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -214,31 +243,38 @@ def _map(path: Path, tif: Any, series: Any, shape: tuple[int, ...]) -> np.ndarra
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
 
 
-def _page_chain_is_whole(path: Path) -> bool:
-    """Whether every image directory lies in the file; tifffile drops the pages of a broken chain and goes on."""
+def _count_pages(path: Path) -> int:
+    """How many image directories the file lists; 0 where it is no TIFF. tifffile drops those after a broken link.
+
+    Raises
+    ------
+    InputError
+        A directory lies outside of the file, or the list leads back into itself.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         order = {b"II": "<", b"MM": ">"}.get(file.read(2))
         version = struct.unpack(f"{order}H", file.read(2))[0] if order and size >= 16 else 0
         if version not in (42, 43):
-            return True
-        count_format, entry, offset_format = ("H", 12, "I") if version == 42 else ("Q", 20, "Q")
-        count_format, offset_format = order + count_format, order + offset_format  # type: ignore[operator]
-        file.seek(4 if version == 42 else 8)
-        (offset,) = struct.unpack(offset_format, file.read(struct.calcsize(offset_format)))
+            return 0
+        number, entry, link = (f"{order}H", 12, f"{order}I") if version == 42 else (f"{order}Q", 20, f"{order}Q")
+
+        def read(at: int, form: str) -> int:
+            if at + struct.calcsize(form) > size:
+                raise InputError(
+                    f"{path.name} is truncated: its list of pages leaves the file; copy or export it again"
+                )
+            file.seek(at)
+            return int(struct.unpack(form, file.read(struct.calcsize(form)))[0])
+
+        offset = read(4 if version == 42 else 8, link)
         seen: set[int] = set()
-        while offset and offset not in seen:
+        while offset:
+            if offset in seen:
+                raise InputError(f"{path.name} is damaged: its list of pages has no end; copy or export it again")
             seen.add(offset)
-            if offset + struct.calcsize(count_format) > size:
-                return False
-            file.seek(offset)
-            (count,) = struct.unpack(count_format, file.read(struct.calcsize(count_format)))
-            link = offset + struct.calcsize(count_format) + entry * count
-            if link + struct.calcsize(offset_format) > size:
-                return False
-            file.seek(link)
-            (offset,) = struct.unpack(offset_format, file.read(struct.calcsize(offset_format)))
-    return True
+            offset = read(offset + struct.calcsize(number) + entry * read(offset, number), link)
+    return len(seen)
 
 
 def _acquisition(tif: Any) -> Acquisition:

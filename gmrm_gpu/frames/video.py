@@ -19,10 +19,12 @@ import numpy as np
 from ..errors import InputError, MissingDependencyError
 from .child import beat
 from .colour import colour_error, to_grey
-from .movie import Movie
+from .movie import Acquisition, Movie
 
 # Chroma that a lossy codec leaves on a grey picture, levels of 255.
 _NEUTRAL = 2
+# Times are rounded to the unit of the file, often a millisecond; a missing frame makes a step twice as long.
+_EVEN = 1.8
 
 
 def open_file(path: Path, *, luminance: bool = False) -> Movie:
@@ -52,7 +54,7 @@ class _Index:
     keyframes: np.ndarray
     shape: tuple[int, int]
     dtype: np.dtype
-    frame_time_s: float | None
+    known: Acquisition
 
 
 class VideoMovie(Movie):
@@ -64,7 +66,7 @@ class VideoMovie(Movie):
             shape=index.shape,
             dtype=index.dtype,
             n_frames=index.n_frames,
-            frame_time_s=index.frame_time_s,
+            acquisition=index.known,
         )
         self._av, self._path, self._index, self._luminance = av, path, index, luminance
         self._lock = threading.Lock()
@@ -196,7 +198,21 @@ def _scan(av: Any, path: Path) -> _Index:
                 raise InputError(f"{path.name} is truncated: {end:g} s of {whole:g} s; copy or export it again")
         dtype = np.dtype(np.uint8 if context.format.components[0].bits <= 8 else np.uint16)
         shape = (context.height, context.width)
-    return _Index(len(shown), times, keyframes, shape, dtype, float(1 / rate) if rate else None)
+        notes = _doubts(len(packets), announced, times, float(stream.time_base or 0))
+    known = Acquisition(frame_time_s=float(1 / rate) if rate else None, notes=notes)
+    return _Index(len(shown), times, keyframes, shape, dtype, known)
+
+
+def _doubts(held: int, announced: int, times: np.ndarray | None, unit_s: float) -> tuple[str, ...]:
+    """Sentences on what may be damage, or the way of the program that wrote the video."""
+    notes = []
+    if announced and held > announced:
+        notes.append(f"the header counts {announced} frames and the video holds {held}: all are read")
+    steps = np.diff(times) * unit_s if times is not None and times.size > 2 else np.ones(2)
+    if steps.max() > _EVEN * steps.min():
+        told = f"by {steps.min():.6g} to {steps.max():.6g} s"
+        notes.append(f"the frames are unevenly spaced in time, {told}: some may be missing, and their mean is taken")
+    return tuple(notes)
 
 
 def _packets(container: Any, stream: Any) -> list[tuple[int | None, bool, bool]]:
