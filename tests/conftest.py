@@ -42,8 +42,8 @@ def counted(record_property: Callable[[str, object], None]) -> Callable[[str, in
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """What ``-n auto`` is: the cores that this process may use, not those of the machine; a worker takes a gigabyte."""
-    return min(n_cores(), 8)
+    """What ``-n auto`` is: the cores that this process may use, eight at most as each takes a gigabyte; a GPU, one."""
+    return 1 if devices.ON_GPU else min(n_cores(), 8)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
