@@ -149,7 +149,15 @@ def test_a_scheduler_that_is_not_there(monkeypatch):
     monkeypatch.setattr("gmrm_gpu.study.cluster.executor.CONNECT_S", 0.5)
     with ClusterExecutor("tcp://127.0.0.1:9") as executor, pytest.raises(ClusterError, match="start one with"):
         run_study(small_movie(), small_config(), executor=executor)
-    with ClusterExecutor("nonsense") as executor, pytest.raises(ConfigError, match="tcp://host:8786"):
+    for text in ("nonsense", "tcp://host", "host:port"):
+        with pytest.raises(ConfigError, match="write it like tcp://host:8786"):
+            ClusterExecutor(text)
+
+
+def test_processes_that_do_not_start():
+    hooks = {"distributed.worker.preload": ["/no/such/file.py"]}
+    error = pytest.raises(ClusterError, match=r"do not start \(.*; use fewer --workers")
+    with dask.config.set(hooks), ClusterExecutor(n_workers=1) as executor, error:
         run_study(small_movie(), small_config(), executor=executor)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -54,6 +55,8 @@ class ClusterExecutor:
             raise ConfigError("give --scheduler, the address of a running cluster, or --workers, a number; one of them")
         if n_workers is not None and not 1 <= n_workers <= 4096:
             raise ConfigError(f"--workers is {n_workers}; it must be 1 to 4096")
+        if address is not None and not re.fullmatch(r"(\w+://)?\S+:\d{1,5}", address):
+            raise ConfigError(f"--scheduler {address!r} is no address; write it like tcp://host:8786")
         _check_installed()
         self._address, self._n_workers, self._grace_s = address, n_workers, grace_s
         self._notify: Notify = notify or (lambda text: None)
@@ -125,10 +128,6 @@ class ClusterExecutor:
             cluster = self._open.enter_context(local_cluster(self._n_workers, config.analysis.compute.device))
         try:
             self._client = self._open.enter_context(Client(cluster, timeout=CONNECT_S, set_as_default=False))
-        except ValueError as error:
-            raise ConfigError(
-                f"--scheduler {cluster!r} is no address ({error}); write it like tcp://host:8786"
-            ) from None
         except (OSError, TimeoutError) as error:
             raise ClusterError(f"no scheduler answers at {cluster}; start one with: dask scheduler") from error
 

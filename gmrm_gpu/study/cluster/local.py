@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...errors import ClusterError
+from .crew import reason_of
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -21,19 +24,30 @@ def local_cluster(n_workers: int, device: str) -> Iterator[Any]:
     Dask's log is silenced: that a worker died or was started again is told by those who watch the crew, and that a busy
     one was killed at the end is as it should be.
     """
-    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed import Nanny, Scheduler
 
     common = {"host": LOOPBACK, "dashboard": False, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     workers = {i: {"cls": Nanny, "options": common | {"env": gpu_of(i, device)}} for i in range(n_workers)}
     options = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
     before = dict(os.environ)
     try:
-        with SpecCluster(
-            workers=workers, scheduler={"cls": Scheduler, "options": options}, silence_logs=logging.CRITICAL
-        ) as cluster:
+        with _started(workers, {"cls": Scheduler, "options": options}) as cluster:
             yield cluster
     finally:
         _restore(before)
+
+
+def _started(workers: dict[int, Any], scheduler: dict[str, Any]) -> Any:
+    """The cluster, when all its processes are there."""
+    from distributed import SpecCluster
+
+    try:
+        return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+    except Exception as error:
+        raise ClusterError(
+            f"the worker processes do not start ({reason_of(error.__cause__ or error)}); use fewer --workers, or in a "
+            "program of your own begin with: if __name__ == '__main__':"
+        ) from error
 
 
 def gpu_of(i: int, device: str) -> dict[str, str]:
