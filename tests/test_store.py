@@ -83,6 +83,18 @@ def test_the_same_content_is_the_same_bytes(store: Store, tmp_path: Path) -> Non
     assert put_again == {path: path.read_bytes() for path in store.folder.iterdir()}
 
 
+def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever counts records, as `gmrm-gpu status` does, counts shards that are done."""
+    monkeypatch.setattr(durable, "os", Disk(3, "no space"))  # opened, written, opened again to be flushed
+    with pytest.raises(OutputError, match="No space"):
+        Store(tmp_path, MARK).put(A, ARRAYS, RECORD)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(durable, "os", Disk(7 + 3, "no space"))
+    with pytest.raises(OutputError, match="No space"):
+        Store(tmp_path, MARK).put(A, ARRAYS, RECORD)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{A.name}.npz"]
+
+
 def test_objects_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     store = Store(tmp_path / "s", MARK)
     with pytest.raises(ValueError, match="Object arrays"):
