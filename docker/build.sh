@@ -81,7 +81,7 @@ try_cluster() {
     say "scheduler and two workers"
     trap 'podman-compose -f docker/compose.yaml down' EXIT
     podman-compose -f docker/compose.yaml up -d --scale worker=2 worker
-    podman-compose -f docker/compose.yaml run --rm study "${study[@]}" --out together --overwrite
+    podman-compose -f docker/compose.yaml run -T --rm study "${study[@]}" --out together --overwrite
     diff -r "$RESULTS/alone/shards" "$RESULTS/together/shards" && say "shards: the same bits"
 }
 
