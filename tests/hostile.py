@@ -769,6 +769,54 @@ def results_that_inflate(folder: Path) -> Made:
     return ["report", str(made)]
 
 
+def store(folder: Path, plan: object) -> Path:
+    """An unfinished study whose plan bears a right check sum: a stranger can make that too."""
+    from gmrm_gpu.study.store import PLAN_FORMAT, VERSION, _sealed
+
+    made = folder / "run.part" / "shards"
+    made.mkdir(parents=True)
+    about = {"format": PLAN_FORMAT, "version": VERSION, "fingerprint": "0", "shards": plan}
+    (made / "plan.json").write_bytes(_sealed(about))
+    return made
+
+
+@case
+def plan_of_other_things(folder: Path) -> Made:
+    store(folder, [1, {"name": 2}])
+    return ["status", "run"]
+
+
+@case
+def plan_of_names_outside(folder: Path) -> Made:
+    os.mkfifo(folder / "pipe.json")
+    shard = {"name": "../../pipe", "method": "movie", "rate": 0.1, "start": 0, "stop": 9}
+    store(folder, [shard | {"reference": False, "cost": 1}])
+    return ["status", "run", "--check"]
+
+
+@case
+def plan_of_nested_brackets(folder: Path) -> Made:
+    (store(folder, []) / "plan.json").write_bytes(b"[" * 200_000)
+    return ["status", "run"]
+
+
+@case
+def pipe_as_plan(folder: Path) -> Made:
+    plan = store(folder, []) / "plan.json"
+    plan.unlink()
+    os.mkfifo(plan)
+    return ["status", "run"]
+
+
+@case
+def pipe_as_claim(folder: Path) -> Made:
+    from gmrm_gpu.claim import LOCK
+
+    store(folder, [])
+    os.mkfifo(folder / "run.part" / LOCK)
+    return ["status", "run"]
+
+
 # ---- a program -------------------------------------------------------------------------------------------------------
 
 

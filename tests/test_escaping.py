@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import socket
+import subprocess
 import sys
 import unicodedata
 from contextlib import closing
@@ -131,3 +133,15 @@ def test_nothing_written_is_named_with_escape_codes(tmp_path, monkeypatch, capsy
     assert Path("a_[31m__thin.npz").exists()
     said = capsys.readouterr()
     assert not unseen(said.out + said.err)
+
+
+def test_a_name_that_the_terminal_lacks_letters_for_costs_no_work(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + "/動画".encode() + b"\xff"
+    os.mkdir(folder)
+    np.save(tmp_path / "a.npy", np.random.default_rng(1).integers(0, 255, (3, 16, 16)).astype(np.uint8))
+    command = [sys.executable, "-m", "gmrm_gpu", "thin", "a.npy", "--rate", "0.5", "--out", folder + b"/b.npz"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert os.path.exists(folder + b"/b.npz")
+    assert rb"\u52d5\u753b\udcff" in done.stdout

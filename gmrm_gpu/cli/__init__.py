@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shlex
 import signal
@@ -20,7 +21,7 @@ from importlib import import_module
 from types import FrameType
 from typing import Any
 
-from ..errors import ConfigError, GmrmError
+from ..errors import ConfigError, GmrmError, printable
 from .parser import build_parser
 
 __all__ = ["build_parser", "main"]
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Exit code.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not cost hours of work
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     if not arguments:
         parser.print_help(sys.stderr)
@@ -106,7 +110,7 @@ def _message(error: Exception) -> str:
 
 def _fail(text: str, code: int) -> int:
     sys.stdout.flush()
-    print(f"gmrm-gpu: {text}", file=sys.stderr)
+    print(f"gmrm-gpu: {printable(text)}", file=sys.stderr)
     return code
 
 

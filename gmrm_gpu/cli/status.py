@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..claim import Holder, holder
+from ..config import METHODS
 from ..errors import InputError
 from ..folders import SHARDS, UNFINISHED
 from ..results.throughput import duration_text
-from ..study.store import ABSENT, WHOLE, Store, read_plan
+from ..study.store import ABSENT, PLAN, WHOLE, Store, read_plan
 from . import console as say
 from .console import Console
 
@@ -94,10 +95,17 @@ def _look(given: str) -> _State:
 
 def _read(folder: Path) -> tuple[_Planned, ...]:
     plan = read_plan(folder / SHARDS)
-    return tuple(_planned(folder, shard) for shard in plan["shards"])
+    try:
+        return tuple(_planned(folder, shard) for shard in plan["shards"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{folder / SHARDS / PLAN} lists no shards of a study; give a folder that study wrote"
+        ) from None
 
 
 def _planned(folder: Path, shard: dict[str, Any]) -> _Planned:
+    if Path(shard["name"]).name != shard["name"] or shard["method"] not in METHODS:
+        raise ValueError  # a name that leads out of the folder, or is not for a terminal
     try:
         finished = (folder / SHARDS / f"{shard['name']}.json").stat().st_mtime
     except FileNotFoundError:
