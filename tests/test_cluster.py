@@ -193,6 +193,14 @@ def test_workers_that_cannot_do_it_are_named_with_the_reason(site, tmp_path):
     site.have(0)
 
 
+def test_what_a_worker_without_this_package_answers_is_understood():
+    texts = ("No module named 'gmrm_gpu'", "No module named 'gmrm_gpu.study.cluster'", "", "two\nlines")
+    found = [crew.reason_of(Exception(f"ModuleNotFoundError({text!r})" if "gmrm" in text else text)) for text in texts]
+    assert found[0] == "gmrm_gpu is not installed there"
+    assert found[1].startswith("another version of gmrm_gpu")
+    assert found[2:] == ["Exception", "two lines"]
+
+
 # --- what comes out
 
 

@@ -268,9 +268,9 @@ class Crew:
 
 def reason_of(error: BaseException) -> str:
     """Why a worker did not do what it was asked, in one line."""
-    if isinstance(error, ModuleNotFoundError) and error.name == "gmrm_gpu":
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "No module named 'gmrm_gpu'" in text:  # Dask may have put it into an error of its own
         return "gmrm_gpu is not installed there"
-    if isinstance(error, (ModuleNotFoundError, AttributeError)) and "gmrm_gpu" in str(error):
-        return f"another version of gmrm_gpu is installed there ({error})"
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    if "gmrm_gpu" in text and ("No module named" in text or "has no attribute" in text):
+        return f"another version of gmrm_gpu is installed there ({text})"
+    return text

@@ -122,10 +122,10 @@ class ClusterExecutor:
         from distributed import Client
 
         cluster: Any = self._address
-        # How long is waited for a scheduler that does not answer, now and whenever it is asked something.
-        self._open.enter_context(dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_S}s"}))
         if self._n_workers is not None:
             cluster = self._open.enter_context(local_cluster(self._n_workers, config.analysis.compute.device))
+        # How long is waited for a scheduler that does not answer, now and whenever it is asked something.
+        self._open.enter_context(dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_S}s"}))
         try:
             self._client = self._open.enter_context(Client(cluster, timeout=CONNECT_S, set_as_default=False))
         except (OSError, TimeoutError) as error:

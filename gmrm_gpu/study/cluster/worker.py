@@ -102,11 +102,15 @@ def _describe(config: StudyConfig, shape: tuple[int, int], dtype: str, sampled: 
     for method in config.methods:
         settings = config.of_method(method).analysis.resolved
         engines[method] = select_engine(backend, settings, shape, np.dtype(dtype), sampled=sampled).name
-    names = ["numpy", "scipy", *(["numba"] if "compiled" in engines.values() else [])]
-    versions = tuple((name, version(name)) for name in names)
-    on_gpu = backend.name == "cupy"
-    processor = describe_gpu(backend.number)["gpu"] if on_gpu else _cpu_model()
-    return Facts(versions, tuple(engines.items()), backend.name, processor, _gpu(backend) if on_gpu else "cpu")
+    versions = [(name, version(name)) for name in ("numpy", "scipy")]
+    if "compiled" in engines.values():
+        versions.append(("numba", version("numba")))
+    processor, unit = _cpu_model(), "cpu"
+    if backend.name == "cupy":
+        about = describe_gpu(backend.number)
+        versions.append(("cupy", about["cupy"]))
+        processor, unit = about["gpu"], _gpu(backend)
+    return Facts(tuple(versions), tuple(engines.items()), backend.name, processor, unit)
 
 
 def _gpu(backend: Backend) -> str:
