@@ -488,14 +488,30 @@ def csv_that_claims_a_shape_of_many_digits(folder: Path) -> Made:
     return folder / "a.csv"
 
 
-@case
-def png_of_a_trillion_pixels(folder: Path) -> Made:
+def png(folder: Path, side: int, packed: bytes) -> Path:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", 10**6, 10**6, 8, 0, 0, 0, 0)
-    packed = chunk(b"IDAT", zlib.compress(bytes(10**6)))
-    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + packed + chunk(b"IEND", b""))
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return folder / "a.png"
+
+
+@case
+def png_of_a_trillion_pixels(folder: Path) -> Made:
+    return png(folder, 10**6, zlib.compress(bytes(10**6)))
+
+
+@case
+def program_named_png(folder: Path) -> Made:
+    """PostScript, for which an image library starts another program; here that would leave a trace."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {folder / CANARY}\n")
+    (folder / "bin" / "gs").chmod(0o755)
+    os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    lines = ["%!PS-Adobe-3.0 EPSF-3.0", "%%BoundingBox: 0 0 9 8", "%%EndComments", "showpage", "%%EOF"]
+    (folder / "a.png").write_text("\n".join(lines))
     return folder / "a.png"
 
 

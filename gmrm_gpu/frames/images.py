@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import io
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,9 @@ _GREY_TYPES = {
     "I": np.int32,
     "F": np.float32,
 }
+# By content, whatever the name: for others, such as EPS, Pillow starts other programs.
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
+_WARNINGS = threading.Lock()
 # Equal channels come back from JPEG's YCbCr with at most this difference.
 _JPEG_TOLERANCE = 4
 
@@ -92,7 +98,8 @@ class FolderMovie(Movie):
 
     def _open(self, t: int) -> Any:
         try:
-            return self._pil.open(self._files[t])
+            with _no_limit_told(self._pil):
+                return self._pil.open(self._files[t], formats=_FORMATS)
         except Exception as error:
             raise _unreadable(self._files[t].name, error) from None
 
@@ -104,7 +111,8 @@ class GifMovie(Movie):
         data = path.read_bytes()
         listed = _count_gif(data, path.name)
         try:
-            self._image = pil.open(io.BytesIO(data), formats=["GIF"])
+            with _no_limit_told(pil):
+                self._image = pil.open(io.BytesIO(data), formats=["GIF"])
             n_frames = self._image.n_frames
         except Exception as error:
             raise _unreadable(path.name, error) from None
@@ -154,6 +162,14 @@ def _count_gif(data: bytes, name: str) -> int:
     if data[at + 1 :].strip(b"\0"):
         raise InputError(f"{name} is damaged: it goes on after its end mark; copy or export it again")
     return n_frames
+
+
+@contextmanager
+def _no_limit_told(pil: Any) -> Iterator[None]:
+    """Pillow warns of images that large cameras take, of 90 million pixels, and refuses those of twice that size."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", pil.DecompressionBombWarning)
+        yield
 
 
 def _grey(image: Any, t: int, name: str, luminance: bool) -> np.ndarray:

@@ -13,9 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gmrm_gpu
+from gmrm_gpu.errors import InputError
+from gmrm_gpu.frames import open_movie
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pipes, devices and /proc are those of Linux")
 hostile = pytest.importorskip("hostile", reason="pipes, devices and /proc are those of Linux")
@@ -83,6 +86,19 @@ def test_a_hostile_file_does_no_harm(name: str, outcomes: dict[str, dict[str, An
 
 def test_there_are_fifty_or_more() -> None:
     assert len(hostile.CASES) >= 50
+
+
+def test_images_as_large_as_cameras_make_them_are_read_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import PIL.Image
+
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 500)  # Pillow warns from here on, and refuses twice as many
+    PIL.Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "a.png")
+    assert open_movie(tmp_path / "a.png").frame(0).shape == (20, 30)
+    PIL.Image.fromarray(np.zeros((40, 30), np.uint8)).save(tmp_path / "b.png")
+    with pytest.raises(InputError, match="1200 pixels"):
+        open_movie(tmp_path / "b.png")
 
 
 def assert_printable(text: str) -> None:
