@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ def check_self_contained(file: Any, path: Path) -> None:
     Raises
     ------
     InputError
-        Something is a link into another file or is stored in one, or is far larger than the file: such numbers were
-        never written, and the library makes them up.
+        Something is a link into another file or is stored in one, or is far larger than the file or than what was
+        written: such numbers the library makes up. Or more was written than is said to be there.
     """
     import h5py
 
@@ -41,7 +42,7 @@ def check_self_contained(file: Any, path: Path) -> None:
         if held.external or held.is_virtual:
             return _outside(path.name, key, held.external[0][0] if held.external else "other files")
         if held.nbytes <= most:
-            return None
+            return _of_another_size(path.name, key, held)
         return InputError(
             f"{key} in {path.name} has {held.nbytes:,} bytes, which the file does not hold; it was cut short or is "
             "damaged: copy or write it again"
@@ -50,6 +51,26 @@ def check_self_contained(file: Any, path: Path) -> None:
     found = file.visititems_links(look) or file.visititems(inspect)
     if found is not None:
         raise found
+
+
+def _of_another_size(name: str, key: str, held: Any) -> InputError | None:
+    """What is said of the size of a stack against what is stored of it; stacks are only read, never filled up."""
+    if held.ndim < 3 or held.dtype.kind not in "uif" or not held.size:
+        return None
+    try:
+        if held.chunks is None:
+            stored, said, what = held.id.get_storage_size(), held.nbytes, "bytes"
+        else:
+            said = math.prod(-(-n // step) for n, step in zip(held.shape, held.chunks, strict=True))
+            stored, what = held.id.get_num_chunks(), "chunks"
+    except Exception as error:  # h5py has many kinds
+        return InputError(f"{key} in {name} cannot be read ({type(error).__name__}); it is damaged: copy it again")
+    if stored == said:
+        return None
+    return InputError(
+        f"{key} in {name} should have {said:,} {what}, {stored:,} are stored; it is damaged or was not closed: copy or "
+        "write it again"
+    )
 
 
 def _outside(name: str, key: str, target: str) -> InputError:

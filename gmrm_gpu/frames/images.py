@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import InputError, MissingDependencyError
 from .colour import to_grey
+from .counts import count_gif
 from .listing import files_of
 from .movie import Movie, size_text
 
@@ -109,7 +110,7 @@ class GifMovie(Movie):
 
     def __init__(self, pil: Any, path: Path, luminance: bool) -> None:
         data = path.read_bytes()
-        listed = _count_gif(data, path.name)
+        listed = count_gif(data, path.name)
         try:
             with _no_limit_told(pil):
                 self._image = pil.open(io.BytesIO(data), formats=["GIF"])
@@ -133,35 +134,6 @@ class GifMovie(Movie):
                 raise InputError(
                     f"frame {t} of {self.name} cannot be read ({error}); the file is truncated or damaged"
                 ) from None
-
-
-def _count_gif(data: bytes, name: str) -> int:
-    """How many frames the blocks of a GIF are; `InputError` unless they lead to its end mark, the end of the file.
-
-    A header of 13 bytes and a colour table, then blocks: pictures (",", 9 bytes, a colour table, the size of codes),
-    extensions ("!", a kind), each with parts of at most 255 bytes after their length, the last one empty, and ";".
-    """
-
-    def table(flags: int) -> int:
-        return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-    n_frames = 0
-    try:
-        at = 13 + table(data[10])
-        while (kind := data[at : at + 1]) != b";":
-            if kind not in (b",", b"!"):
-                why = "its blocks are damaged" if kind else "it lacks its end mark"
-                raise InputError(f"{name} is truncated or damaged: {why}; copy or export it again")
-            n_frames += kind == b","
-            at += 11 + table(data[at + 9]) if kind == b"," else 2
-            while data[at]:
-                at += data[at] + 1
-            at += 1
-    except IndexError:
-        raise InputError(f"{name} is truncated: it ends amid a block; copy or export it again") from None
-    if data[at + 1 :].strip(b"\0"):
-        raise InputError(f"{name} is damaged: it goes on after its end mark; copy or export it again")
-    return n_frames
 
 
 @contextmanager

@@ -37,6 +37,9 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
         _check(shape, dtype, path.name)
         if held < needed:
             raise InputError(f"{path.name} is truncated: {held:,} bytes of {needed:,}; copy or save it again")
+        if held > needed:
+            said = f"{held:,} bytes of pixels and a header for {needed:,}"
+            raise InputError(f"{path.name} has {said}; it is damaged or holds several arrays: save it again")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except InputError:
         raise

@@ -87,6 +87,7 @@ def open_file(path: Path, *, luminance: bool = False, signal: int | None = None)
     found, said = _read(path, reader)
     signals = [_signal(one, reader) for one in found]
     chosen, left = _choose(signals, path.name, signal)
+    metadata.check_after(path, reader, chosen.found)
     acquisition = metadata.facts(path, reader, chosen.found, _three(chosen))
     acquisition = told(acquisition, *said, _left_out(left), metadata.also_held(path, reader))
     assert chosen.order is not None

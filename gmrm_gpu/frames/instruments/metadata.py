@@ -14,6 +14,7 @@ import numpy as np
 
 from ...errors import InputError
 from ..axes import UNKNOWN, Axis, calibrated
+from ..counts import check_count
 from ..movie import Acquisition
 from ..objects import detector_name
 from .stamps import stamped, told, velox_stamps
@@ -26,6 +27,8 @@ _DETECTOR = (
     ("de_metadata", "Camera Model"),
 )
 _MRC_HEADER, _MRC_STAMP = 1024, 212
+_MRC_BYTES = {0: 1, 1: 2, 2: 4, 6: 2, 12: 2}
+"""Of a pixel, by mode; others are not grey, or packed."""
 
 
 def facts(path: Path, reader: str, found: dict[str, Any], axes: tuple[Axis, Axis, Axis]) -> Acquisition:
@@ -54,6 +57,8 @@ def check_before(path: Path, reader: str) -> None:
         if len(header) < _MRC_HEADER:
             raise InputError(f"{path.name} is truncated: {len(header)} bytes of a header of 1024; copy it again")
         swapped = header[_MRC_STAMP : _MRC_STAMP + 2] == b"\x11\x11"
+        if not swapped:
+            _check_mrc(path, header)
     elif reader == "digitalmicrograph" and len(header) >= 16:
         (version,) = struct.unpack_from(">i", header)  # then the length, 4 or 8 bytes, and 1 for little-endian
         swapped = struct.unpack_from(">i", header, 12 if version == 4 else 8) == (0,)
@@ -61,6 +66,25 @@ def check_before(path: Path, reader: str) -> None:
         return
     if swapped:
         raise InputError(f"{path.name} is big-endian, which is not read; save it again on a computer of today")
+
+
+def _check_mrc(path: Path, header: bytes) -> None:
+    width, height, n_frames, mode = struct.unpack_from("<4i", header)
+    (extended,) = struct.unpack_from("<i", header, 92)
+    n_bytes = width * height * _MRC_BYTES.get(mode, 0)
+    if min(width, height, n_bytes) > 0 and extended >= 0:
+        check_count(path.name, n_frames, (path.stat().st_size - _MRC_HEADER - extended) // n_bytes)
+
+
+def check_after(path: Path, reader: str, found: dict[str, Any]) -> None:
+    """`InputError` where DigitalMicrograph's dimensions of an image are not those of its pixels."""
+    if reader != "digitalmicrograph":
+        return
+    about = _lookup(found["original_metadata"], ("ImageList", "TagGroup0", "ImageData"))
+    held, sizes = _lookup(about, ("Data", "size")), list((_lookup(about, ("Dimensions",)) or {}).values())
+    if held is not None and held != math.prod(sizes):
+        said = f"{held:,} pixels and dimensions {' x '.join(map(str, sizes))}"
+        raise InputError(f"{path.name} has {said}; it is damaged: copy or export it again")
 
 
 def also_held(path: Path, reader: str) -> str | None:

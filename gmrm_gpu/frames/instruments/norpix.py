@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ..counts import check_count
 from ..movie import Acquisition, ArrayMovie, Movie
 from .stamps import stamped, told
 
@@ -61,6 +62,7 @@ def open_file(path: Path, *, luminance: bool = False) -> Movie:
         raise InputError(
             f"{path.name} is truncated: {max(held, 0)} of {header.n_frames} frames are there; copy it again"
         )
+    check_count(path.name, header.n_frames, held)
     mapped = np.memmap(path, np.uint8, "r")
     shape = (header.n_frames, header.height, header.width)
     strides = (header.stride, header.width * dtype.itemsize, dtype.itemsize)

@@ -74,7 +74,9 @@ def _ser_frames(path: Path, found: dict[str, Any]) -> Any:
         file.seek(int(header["OffsetArrayOffset"]))
         places = np.array(struct.unpack(f"<{n}{'Q' if wide else 'I'}", file.read(n * (8 if wide else 4))), np.int64)
     steps = np.diff(places)
-    if data.ndim not in (2, 3) or (steps != steps[:1]).any() or (data.ndim == 3 and len(data) != n):
+    if data.ndim == 3 and len(data) != n:
+        raise InputError(f"{ser.name} lists {n} images and makes {len(data)} of them; it is damaged: copy it again")
+    if data.ndim not in (2, 3) or (steps != steps[:1]).any():
         return data
     height, width = data.shape[-2:]
     size = data.dtype.itemsize

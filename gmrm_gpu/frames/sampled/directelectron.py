@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ..counts import check_count
 from ..movie import Acquisition, Movie, Visits, size_text
 from .places import check_size, flat_places, size_of_largest
 
@@ -149,6 +150,7 @@ def _map_mrc(path: Path) -> np.ndarray:
     expected, there = start + width * height * n_frames * dtype.itemsize, path.stat().st_size
     if there < expected:
         raise InputError(f"{path.name} is truncated: {there:,} of {expected:,} bytes are there; copy it again")
+    check_count(path.name, n_frames, (there - start) // (width * height * dtype.itemsize))
     return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=(n_frames, height, width))
 
 
