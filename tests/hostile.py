@@ -440,6 +440,27 @@ def avi_of_a_trillion_pixels(folder: Path) -> Made:
 
 
 @case
+def playlist_named_avi(folder: Path) -> Made:
+    """A list of other files, or addresses, that a video library would play."""
+    from movies import lossless_mp4
+
+    lossless_mp4(folder / "secret.mp4")
+    (folder / "inner").mkdir()
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:9", "#EXTINF:9,", "../secret.mp4", "#EXT-X-ENDLIST", ""]
+    (folder / "inner" / "a.avi").write_text("\n".join(lines))
+    return folder / "inner" / "a.avi"
+
+
+@case
+def list_of_videos_named_mp4(folder: Path) -> Made:
+    from movies import lossless_mp4
+
+    lossless_mp4(folder / "secret.mp4")
+    (folder / "a.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
+    return folder / "a.mp4"
+
+
+@case
 def hdf5_lists_of_a_trillion_pixels(folder: Path) -> Made:
     """Never written, so that the file is small and a library may fill in zeros."""
     import h5py

@@ -26,6 +26,12 @@ _NEUTRAL = 2
 # Times are rounded to the unit of the file, often a millisecond; a missing frame makes a step twice as long.
 _EVEN = 1.8
 
+# By content, whatever the name: FFmpeg would also play lists of other files and of addresses.
+_CONTAINERS = {
+    "format_whitelist": "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv",
+    "protocol_whitelist": "file",
+}
+
 
 def open_file(path: Path, *, luminance: bool = False) -> Movie:
     """Open a video; the frame time is the inverse of its average rate. Its first frame decides about colour."""
@@ -131,7 +137,7 @@ class VideoMovie(Movie):
     def _restart(self) -> None:
         if self._container is not None:
             self._close()
-        self._container = self._av.open(str(self._path))
+        self._container = self._av.open(str(self._path), options=_CONTAINERS)
         self._close = weakref.finalize(self, self._container.close)
         self._frames = self._container.decode(video=0)
         self._next = 0
@@ -177,7 +183,7 @@ def _plane(frame: Any, number: int) -> np.ndarray:
 
 
 def _scan(av: Any, path: Path) -> _Index:
-    with av.open(str(path)) as container:
+    with av.open(str(path), options=_CONTAINERS) as container:
         if not container.streams.video:
             raise InputError(f"{path.name} holds no video; give a movie")
         stream = container.streams.video[0]
