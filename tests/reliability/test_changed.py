@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gmrm_gpu.cli import main
+from gmrm_gpu.study.job import Workplace
 from gmrm_gpu.study.shards import SHARD_SAMPLES
 
 PIXELS = np.random.default_rng(4).normal(90, 9, (3, 16, 20)).astype(np.uint8)
@@ -173,3 +175,32 @@ def test_without_its_plan_a_study_mixes_nothing(here: Path, tmp_path: Path, flag
     assert shards == {path.name: path.read_bytes() for path in (tmp_path / "alone" / "shards").iterdir()}
     aside = {path.name for path in (tmp_path / "run" / "shards").glob("set-aside/*")}
     assert aside == (kept if flags else set())
+
+
+@pytest.mark.parametrize("n_computed", [0, 1])
+def test_an_interrupted_extension_stays_if_anything_is_new_in_it(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], n_computed: int
+) -> None:
+    shutil.copytree("finished", tmp_path / "run")
+    before, compute, computed = files(tmp_path), Workplace.compute, []
+
+    def interrupt(self: Workplace, shard: Any, **more: Any) -> Any:
+        if len(computed) == n_computed:
+            raise KeyboardInterrupt
+        computed.append(shard)
+        return compute(self, shard, **more)
+
+    monkeypatch.setattr(Workplace, "compute", interrupt)
+    extend = [*study("--replicates", "4"), "--out", str(tmp_path / "run"), "--resume"]
+    assert main(extend) == 130
+    told, after = capsys.readouterr().err, files(tmp_path)
+    assert before.items() <= after.items()
+    if n_computed:
+        assert "7 finished shards are in run.part; the same command with --resume goes on" in told
+        assert len(list((tmp_path / "run.part" / "shards").glob("*-*.npz"))) == 7
+    else:
+        assert "interrupted; nothing was written" in told
+        assert after == before
+    monkeypatch.setattr(Workplace, "compute", compute)
+    assert main(extend) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
