@@ -520,6 +520,18 @@ def png(folder: Path, side: int, packed: bytes) -> Path:
 
 
 @case
+def parquet_of_rows_that_take_no_room(folder: Path) -> Made:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = pyarrow.table({name: np.zeros(10**6, np.int64) for name in ("x", "y", "intensity")})
+    with pyarrow.parquet.ParquetWriter(folder / "a.parquet", rows.schema) as writer:
+        for _ in range(40):
+            writer.write_table(rows)
+    return folder / "a.parquet"
+
+
+@case
 def png_of_a_trillion_pixels(folder: Path) -> Made:
     return png(folder, 10**6, zlib.compress(bytes(10**6)))
 

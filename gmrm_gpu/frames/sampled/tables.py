@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ...archives import check_npz
+from ...archives import check_npz, most_bytes
 from ...errors import InputError, MissingDependencyError
 from ..listing import files_of
 from ..movie import Acquisition, Movie
@@ -129,6 +129,9 @@ def _read_parquet(path: Path) -> Table:
         import pyarrow.parquet
     except ImportError:
         raise MissingDependencyError("reading Parquet needs pyarrow: pip install 'gmrm-gpu[table]'") from None
+    about, size = pyarrow.parquet.read_metadata(path), path.stat().st_size
+    if 8 * about.num_rows * about.num_columns > most_bytes(size):  # equal values take no room
+        raise InputError(f"{path.name} has {size:,} bytes and claims {about.num_rows:,} rows; export it as .npz")
     content = pyarrow.parquet.read_table(path)
     kept, notes = _columns(content.column_names, path.name)
     for head in kept.values():
