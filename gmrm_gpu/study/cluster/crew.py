@@ -75,7 +75,7 @@ class Crew:
         self.device = ""
         self.n_gone = 0
         self._job: Job | None = None
-        self._digest = ""
+        self._digest = self._kind_text = ""
         self._sending = Lock()
         self._processors: set[str] = set()
 
@@ -112,6 +112,7 @@ class Crew:
     def _decide(self, kind: tuple[Any, ...]) -> None:
         self.kind, (engines, self.device, _) = kind, kind
         self.engines = dict(engines)
+        self._kind_text = next(m.facts.text for m in self.members.values() if m.facts and m.facts.kind == kind)
         for member in self.members.values():
             self._compare(member)
 
@@ -120,8 +121,7 @@ class Crew:
         if member.state != "known" or self.kind is None or member.facts is None:
             return
         if member.facts.kind != self.kind:
-            ours = next(m.facts.text for m in self.members.values() if m.facts and m.facts.kind == self.kind)
-            self.dismiss(member, f"{member.facts.text}, unlike the others ({ours})")
+            self.dismiss(member, f"{member.facts.text}, unlike the others ({self._kind_text})")
         elif self._job is not None:
             member.state = "preparing"
             self._in_thread(self._prepare, member)

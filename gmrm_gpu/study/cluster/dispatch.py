@@ -166,7 +166,8 @@ class Dispatch:
         return member
 
     def _cancel(self, tasks: list[Task]) -> None:
-        futures = [task.future for task in tasks if task.future is not None]
+        """Tell the scheduler, which forgets the result of a task that is done with its future."""
+        futures = [task.future for task in tasks if task.future is not None and task.future.status == "pending"]
         if futures and self._client.status == "running":
             self._client.cancel(futures)
 
