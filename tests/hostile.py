@@ -919,8 +919,11 @@ def run(folder: Path, name: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    from recordings import write_mrc
+
     import gmrm_gpu.cli.commands  # noqa: F401
 
+    attempt(write_mrc(Path(sys.argv[1]) / "good.mrc", STACK))  # what is imported for the first time takes seconds
     answers = os.fdopen(os.dup(1), "w")
     for one in sys.argv[2:]:
         print(json.dumps({"start": one}), file=answers, flush=True)

@@ -17,8 +17,11 @@ import numpy as np
 import pytest
 
 import gmrm_gpu
-from gmrm_gpu.errors import InputError
+from gmrm_gpu import report
+from gmrm_gpu.errors import InputError, OutputError
+from gmrm_gpu.folders import new_folder
 from gmrm_gpu.frames import open_movie
+from gmrm_gpu.output import renew_report
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pipes, devices and /proc are those of Linux")
 hostile = pytest.importorskip("hostile", reason="pipes, devices and /proc are those of Linux")
@@ -99,6 +102,28 @@ def test_images_as_large_as_cameras_make_them_are_read_without_a_word(
     PIL.Image.fromarray(np.zeros((40, 30), np.uint8)).save(tmp_path / "b.png")
     with pytest.raises(InputError, match="1200 pixels"):
         open_movie(tmp_path / "b.png")
+
+
+def test_links_in_results_of_others_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(result: object, folder: Path) -> None:
+        (folder / "figures").mkdir()
+        (folder / "report.html").write_text("new")
+
+    precious, run = tmp_path / "precious", tmp_path / "run"
+    precious.mkdir()
+    for name in ("a.png", "b.png"):
+        (precious / name).write_text("mine")
+    run.mkdir()
+    (run / "study.json").write_text("{}")
+    (run / "figures").symlink_to(precious)
+    (run / "report.html").symlink_to(precious / "b.png")
+    monkeypatch.setattr(report, "write_report", draw)
+    with pytest.raises(OutputError, match="cannot write the report"):
+        renew_report(None, run)  # type: ignore[arg-type]
+    with new_folder(run, overwrite=True) as folder:
+        (folder / "study.json").write_text("{}")
+    assert not (run / "figures").exists()
+    assert {path.name: path.read_text() for path in precious.iterdir()} == {"a.png": "mine", "b.png": "mine"}
 
 
 def assert_printable(text: str) -> None:
