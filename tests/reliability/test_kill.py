@@ -171,7 +171,7 @@ def test_a_study_killed_at_any_change_of_a_file_goes_on(
 ) -> None:
     """Just before a file is opened for writing, renamed or removed, or a folder made."""
     n_changes = references[scenario].n_changes
-    drawn = random.Random(scenario).sample(range(n_changes), min(n_changes, cases(2, 100)))
+    drawn = random.Random(scenario).sample(range(n_changes), min(n_changes, cases(1, 100)))
     # In 10 shards of a finished study are being copied, in the last few the folders take their names.
     places = sorted({1, 10, n_changes - 3, n_changes - 1, *drawn})
     for at in places:
