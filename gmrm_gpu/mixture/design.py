@@ -12,6 +12,9 @@ from ..backend import Array, Backend
 BLOCK = 512
 """Samples per block. Products within a block run in the working precision, blocks are added in float64; and a
 block is small enough that BLAS stays on the caller's thread, whose bits then do not depend on the batch."""
+ONE_THREAD = 2**18
+"""Products of at most so many multiplications stay on the caller's thread in OpenBLAS. How it shares out a larger one,
+and with it the last bits, depends on how many threads there are."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, Backend
+from .design import ONE_THREAD
 from .moments import NO_COMPONENT
 
 WIDEST_PX = 24.0
@@ -28,9 +29,9 @@ _SAMPLES = 2.0
 """Samples a frame that the finest Gaussian should hold."""
 _REACH = 6
 """Cells beyond which the Gaussian is cut: 4 standard deviations."""
-_SMALL = 2**18
-"""Products of at most so many multiplications stay on the caller's thread in OpenBLAS. Threads of its own bring little
-here, and cost many times more than that where other threads work too."""
+_STRIP = 1024
+"""Cells of a row or column that are smoothed at a time, so that OpenBLAS stays on the caller's thread: threads of its
+own bring little here, and cost many times more than that where other threads work too."""
 SHRINKAGE = 0.1
 """Samples that the coarser map is worth where it is fully mixed (impurity 1); more where it is purer."""
 PUREST = 0.01
@@ -154,10 +155,18 @@ class CellMaps:
         if self.backend.name == "cupy":  # a few large products, rather than many small ones
             return xp.matmul(xp.matmul(rows, maps), columns)
         height, width = maps.shape[-2:]
-        down = [xp.matmul(rows[part, near], maps[..., near, :]) for part, near in _bands(height, width)]
-        maps = xp.concat(down, axis=-2)
-        along = [xp.matmul(maps[..., near], columns[near, part]) for part, near in _bands(width, height)]
-        return xp.concat(along, axis=-1)
+        strips = []
+        for strip in _strips(width):
+            bands = _bands(height, strip.stop - strip.start)
+            down = [xp.matmul(rows[part, near], maps[..., near, strip]) for part, near in bands]
+            strips.append(xp.concat(down, axis=-2))
+        maps = strips[0] if len(strips) == 1 else xp.concat(strips, axis=-1)
+        strips = []
+        for strip in _strips(height):
+            bands = _bands(width, strip.stop - strip.start)
+            along = [xp.matmul(maps[..., strip, near], columns[near, part]) for part, near in bands]
+            strips.append(xp.concat(along, axis=-1))
+        return strips[0] if len(strips) == 1 else xp.concat(strips, axis=-2)
 
     @cached_property
     def _gaussians(self) -> dict[int, Array]:
@@ -188,9 +197,14 @@ def log_prior(prior: Array, xp: Any) -> Array:
     return xp.where(prior > 0, xp.log(xp.maximum(prior, tiny)), xp.full_like(prior, NO_COMPONENT))
 
 
+def _strips(size: int) -> list[slice]:
+    """All of `size` cells, few at a time."""
+    return [slice(a, min(a + _STRIP, size)) for a in range(0, size, _STRIP)]
+
+
 def _bands(size: int, other: int) -> list[tuple[slice, slice]]:
     """Parts of `size` cells, each with the cells that its Gaussians reach; `other` : cells the other way."""
-    step = next((n for n in (64, 32, 16) if n * (n + 2 * _REACH) * other <= _SMALL), 8)
+    step = next((n for n in (64, 32, 16) if n * (n + 2 * _REACH) * other <= ONE_THREAD), 8)
     starts = range(0, size, step)
     return [(slice(a, min(a + step, size)), slice(max(a - _REACH, 0), min(a + step + _REACH, size))) for a in starts]
 

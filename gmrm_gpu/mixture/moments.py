@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 
 from ..backend import Array, Backend
-from .design import Samples
+from .design import ONE_THREAD, Samples
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 GROUP_SAMPLES = 32768
@@ -117,6 +117,16 @@ def moments_and_resp(samples: Samples, theta: Array, layout: Layout, *, backend:
     # One product for both; on the CPU, BLAS is up to twice as fast with a multiple of four columns.
     padding = [] if k % 2 == 0 else [resp, weighted] if k == 1 else [resp[:, :, :2, :]]
     columns = xp.matrix_transpose(xp.concat([resp, weighted, *padding], axis=2))
-    sums = xp.matrix_transpose(add_blocks(xp.matmul(samples.features, columns)))
+    sums = xp.matrix_transpose(add_blocks(_products(samples.features, columns, backend)))
     square = add_blocks(xp.vecdot(weighted, deviation))
     return Moments(log_likelihood, sums[:, :k, :], sums[:, k : 2 * k, : q + 1], square), resp
+
+
+def _products(features: Array, columns: Array, backend: Backend) -> Array:
+    """(R, blocks, P, columns) of features (R, blocks, P, n); on the CPU in parts that stay on the caller's thread."""
+    xp, (*_, n_monomials, n) = backend.xp, features.shape
+    step = max(1, ONE_THREAD // (n * columns.shape[-1]))
+    if n_monomials <= step or backend.name == "cupy":
+        return xp.matmul(features, columns)
+    parts = [xp.matmul(features[..., i : i + step, :], columns) for i in range(0, n_monomials, step)]
+    return xp.concat(parts, axis=-2)
