@@ -30,7 +30,7 @@ ALLOWED = {
     "engines.nvrtc": {"durable", "engines.source"},
     "engines.source": set(),
     "engines.compiled": {
-        *("backend", "results", "philox", "classify"),
+        *("config", "backend", "results", "philox", "sampling", "classify", "correct"),
         *("engines.source", "engines.nvrtc", "engines.generic", "engines.fused"),
     },
     "frames": {"config", "durable", "archives"},
