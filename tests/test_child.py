@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
@@ -72,8 +73,9 @@ def test_what_happens_in_a_child_is_one_line_here_and_other_frames_are_read(odd,
 def test_a_loop_that_holds_the_interpreter_and_a_wait_without_end_do_end(odd, monkeypatch, how: str) -> None:
     monkeypatch.setattr(child, "PATIENCE_S", 0.3)
     movie, start = odd(how), time.monotonic()
-    told = {"loop": "it took over 0.3 s", "wait": "it waited for over 1.8 s"}[how]
-    assert f"reading frame 2 of odd.x: {told} without a frame; " in refusal(movie)
+    # On a busy machine a loop may be taken for a wait: it does not get its 0.3 s in 1.8 s.
+    told = {"loop": r"it (took over 0\.3|waited for over 1\.8) s", "wait": r"it waited for over 1\.8 s"}[how]
+    assert re.match(rf"reading frame 2 of odd\.x: {told} without a frame; ", refusal(movie))
     assert time.monotonic() - start < 10
     np.testing.assert_array_equal(movie.frame(1), ODD[1])
     with pytest.raises(InputError, match=rf"opening odd\.x: {told}"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -281,9 +282,7 @@ def test_npy_files_that_are_no_movie(tmp_path: Path) -> None:
 )
 def test_missing_packages_are_named(sources: dict[str, Path], monkeypatch, module: str, kind: str, extra: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    reader = import_module(
-        f"gmrm_gpu.frames.{_reader(sources[kind])}"
-    )  # not in a child
+    reader = import_module(f"gmrm_gpu.frames.{_reader(sources[kind])}")  # not in a child
     with pytest.raises(MissingDependencyError, match=rf"pip install 'gmrm-gpu\[{extra}\]'"):
         reader.open_file(sources[kind])
 
@@ -355,3 +354,22 @@ def test_real_colour_is_refused(shared_data: Path) -> None:
     assert movie.frame(9).shape == (424, 640)
     with pytest.raises(InputError, match="frame 1 of"):
         open_movie(real(shared_data, "reader-files/rosettasciio/olympus_SIS.tif"))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ([8, 9, 10, 11], None),
+        ([0, 5, 10, 15], None),
+        ([8, 9, 11, 12, 13], "1 files may be missing: the numbers in their names have gaps between 9 and 11"),
+        ([0, 5, 10, 25, 30, 45, 50], "4 files may be missing: .* between 10 and 25, 30 and 45"),
+        ([1700000000, 1700000013, 1700000021, 1700000040], None),  # times
+        ([1, 7], None),
+    ],
+)
+def test_gaps_in_the_numbers_of_a_folder_are_told(tmp_path: Path, numbers: list[int], told: str | None) -> None:
+    for number in numbers:
+        PIL.Image.fromarray(STACK[0]).save(tmp_path / f"run2_{number}.png")
+    notes = open_movie(tmp_path).acquisition.notes
+    assert len(notes) == (0 if told is None else 1)
+    assert told is None or re.fullmatch(told, notes[0])

@@ -42,7 +42,7 @@ _BEATING = (".video",)
 _N_IDLE = 2
 _WAIT = 6
 _HAS_TIMER = hasattr(signal, "setitimer")
-_WAITED, _COMPUTED = 1, -getattr(signal, "SIGPROF", 0)
+_WAITED, _COMPUTED = 1, -signal.SIGPROF if _HAS_TIMER else None
 """Exit status of a child that was stuck: that of faulthandler, and the signal of the timer."""
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from gmrm_gpu.frames.child import serve; serve()"
 

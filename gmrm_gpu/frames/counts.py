@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
 from ..errors import InputError
+
+_LISTED = 5
 
 
 def check_count(name: str, counted: int, room: int) -> None:
@@ -12,6 +20,32 @@ def check_count(name: str, counted: int, room: int) -> None:
             f"{name} has room for {room} frames, but its header counts {counted}; it is damaged or was not closed: "
             "copy or export it again"
         )
+
+
+def gaps_told(files: Sequence[Path]) -> str | None:
+    """A sentence where the numbers in the names of files, which are in order, leave some out.
+
+    They are those of the one place in which all names differ; most of them must follow each other by one step, which
+    need not be 1, or they are no numbers of frames but times, say.
+    """
+    names = [re.split(r"(\d+)", file.name) for file in files]
+    if len({len(name) for name in names}) != 1:
+        return None
+    varying = [column for column in zip(*names, strict=True) if len(set(column)) > 1]
+    if len(varying) != 1 or len(files) < 3 or not all(text.isdecimal() for text in varying[0]):
+        return None
+    numbers = [int(text) for text in varying[0]]
+    steps = np.diff(np.array(numbers, dtype=object))
+    step = min(steps)
+    if step < 1 or 2 * sum(steps == step) < len(steps) or any(steps % step):
+        return None
+    places = np.flatnonzero(steps > step)
+    if not places.size:
+        return None
+    shown = ", ".join(f"{numbers[i]} and {numbers[i + 1]}" for i in places[:_LISTED])
+    more = ", ..." if len(places) > _LISTED else ""
+    n_missing = int(sum(steps[places] // step - 1))
+    return f"{n_missing} files may be missing: the numbers in their names have gaps between {shown}{more}"
 
 
 def count_gif(data: bytes, name: str) -> int:

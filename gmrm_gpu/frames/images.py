@@ -18,9 +18,10 @@ import numpy as np
 
 from ..errors import InputError, MissingDependencyError
 from .colour import to_grey
-from .counts import count_gif
+from .counts import count_gif, gaps_told
+from .instruments.stamps import told
 from .listing import files_of
-from .movie import Movie, size_text
+from .movie import Acquisition, Movie, size_text
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _GREY_TYPES = {
@@ -76,7 +77,8 @@ class FolderMovie(Movie):
                     f"frame {t} ({files[t].name}) is {size_text(other)} {kind}, the first {size_text(shape)} {dtype}; "
                     "give images of one size and type"
                 )
-        super().__init__(name=self._reported, shape=shape, dtype=dtype, n_frames=len(files))
+        known = told(Acquisition(), gaps_told(files))
+        super().__init__(name=self._reported, shape=shape, dtype=dtype, n_frames=len(files), acquisition=known)
 
     def _header(self, t: int) -> tuple[tuple[int, int], np.dtype]:
         with self._open(t) as image:

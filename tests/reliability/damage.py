@@ -1,6 +1,6 @@
 """Movies of every format, damaged, and what reading them came to; run as a program, for decoders may crash.
 
-    python -m reliability.damage FOLDER N        (in tests/)
+    python -m reliability.damage FOLDER N [FIRST [FORMAT]]        (in tests/)
 
 A line of JSON for each case, written before (what is tried) and after (what came of it), so that the last one tells
 what crashed.
@@ -31,7 +31,7 @@ from gmrm_gpu.errors import InputError, MissingDependencyError
 from gmrm_gpu.frames import child, open_movie, save_visits
 
 T = len(STACK)
-PATIENCE_S = 2.0
+PATIENCE_S = 1.0
 """Of a child; shortened, so that many cases can be tried."""
 MEMORY = 3 * 2**30
 UNCOUNTED = ("csv", "csv folder", "parquet", "table npz", "gif")
@@ -218,7 +218,7 @@ def contents(path: Path) -> list[bytes]:
     return [one.positions.tobytes() + one.values.tobytes() for one in seen]
 
 
-def attempts(folder: Path, n: int, only: str = "") -> Iterator[dict[str, Any]]:
+def attempts(folder: Path, n: int, first: int = 0, only: str = "") -> Iterator[dict[str, Any]]:
     """Cases and what came of them: each format in turn."""
     sources, truths = {}, {}
     for format_, make in MAKERS.items():
@@ -228,7 +228,8 @@ def attempts(folder: Path, n: int, only: str = "") -> Iterator[dict[str, Any]]:
             sources[format_] = make(place)
             truths[format_] = contents(sources[format_])
             assert len(truths[format_]) == T, format_
-    for number in range(n):
+    child.PATIENCE_S = PATIENCE_S
+    for number in range(first, first + n):
         format_ = list(sources)[number % len(sources)]
         rng = np.random.default_rng([number // len(sources), *format_.encode()])
         path, what = damaged_copy(sources[format_], folder / "damaged", rng)
@@ -243,10 +244,9 @@ def attempts(folder: Path, n: int, only: str = "") -> Iterator[dict[str, Any]]:
         gc.collect()
 
 
-def main(folder: str, n: str, only: str = "") -> None:
+def main(folder: str, n: str, first: str = "0", only: str = "") -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    child.PATIENCE_S = PATIENCE_S
-    for line in attempts(Path(folder), int(n), only):
+    for line in attempts(Path(folder), int(n), int(first), only):
         print(json.dumps(line), flush=True)
     child._end_all()
     used = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -75,3 +75,16 @@ def test_a_header_that_counts_fewer_or_more_frames_leaves_none_out_in_silence(
     outcome = read(path, kind, truth)
     assert outcome.split(":")[0] in ("read", "refused")
     assert "other pixels" not in outcome or other == 3, outcome
+
+
+def test_a_file_that_libhdf5_never_finishes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gmrm_gpu.frames import child
+
+    from .damage import MAKERS, contents, read
+
+    path = MAKERS["hspy"](tmp_path)
+    truth, data = contents(path), bytearray(path.read_bytes())
+    data[2078:2245] = bytes(167)  # case 60 of its format, found by the test above
+    path.write_bytes(data)
+    monkeypatch.setattr(child, "PATIENCE_S", 0.5)
+    assert read(path, "hspy", truth).startswith("refused: ")

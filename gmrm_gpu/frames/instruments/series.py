@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ..counts import gaps_told
 from ..listing import files_of
 from ..movie import Acquisition, Movie
 from .em import open_file as open_em
@@ -60,7 +61,7 @@ class SeriesMovie(Movie):
             dtype=first.dtype,
             n_frames=len(files),
             frame_numbers=numbers,
-            acquisition=told(first.acquisition, note) if known is None else known(first.acquisition),
+            acquisition=told(first.acquisition, note, gaps_told(files)) if known is None else known(first.acquisition),
         )
 
     def _read(self, t: int) -> np.ndarray:
