@@ -76,6 +76,9 @@ def smooth_walk(information: Array, pull: Array, step: Array, first: Array, *, b
     n_frames, n = pull.shape[1], pull.shape[2]
     eye = xp.eye(n, dtype=xp.float64, device=backend.device)
     tie = eye * step[None, :]
+    # Terms that the samples cannot tell apart, known so well that the walk is below their rounding: as `solve_normal`.
+    largest = xp.max(xp.reshape(xp.abs(information), (*pull.shape[:2], n * n)), axis=2)
+    information = information + 64 * xp.finfo(xp.float64).eps * largest[..., None, None] * eye
     diagonals: list[Array] = []
     rights: list[Array] = []
     for t in range(n_frames):

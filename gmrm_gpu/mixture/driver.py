@@ -14,6 +14,7 @@ from ..backend import Array, Backend
 from ..config import MixtureConfig
 from ..results import FitStatus
 from .design import Samples
+from .moments import NO_COMPONENT
 
 _START_BLOCKS = 4
 """Starts are compared on about this many blocks of 512 samples, an even subset."""
@@ -27,6 +28,9 @@ the likelihood a short cycle is often followed by one that gains a hundred times
 
 _MOST_REFUSED = 3
 """So often a histogram may lead downhill before its fit goes on without."""
+
+_NEVER = -1e300
+"""An objective below any other."""
 
 _COMPACT = 0.75
 """Finished fits are taken out of the arrays once no more than this share is still active."""
@@ -151,7 +155,7 @@ class Driver:
         """Converge every fit from its `theta`; the result that `Model.empty` made."""
         xp, backend = self.backend.xp, self.backend
         rows = self.index.size
-        never = xp.full((rows,), -1e300, dtype=xp.float64, device=backend.device)
+        never = xp.full((rows,), _NEVER, dtype=xp.float64, device=backend.device)
         self.state: dict[str, Array] = {
             "theta": theta,
             "first": theta,
@@ -179,12 +183,12 @@ class Driver:
 
     def _pass(self, n_iter: int) -> None:
         """One pass over the samples, then each fit's next place in its cycle."""
-        theta, samples = self.state["theta"], self.samples
+        xp, theta, samples = self.backend.xp, self.state["theta"], self.samples
         value, sums = self.model.evaluate(samples, theta)
         value = value + self.model.log_prior(samples, theta)
         self._record(value)
         # A wild extrapolation is taken back below; anywhere else there is nothing to go back to.
-        broken = ~self.backend.xp.isfinite(value) & (self.state["phase"] != 2) & ~self.state["settled"]
+        broken = ~xp.isfinite(value) & (self.state["phase"] != 2) & ~self.state["settled"]
         self._finish(theta, value, broken, n_iter, FitStatus.DEGENERATE)
         follow = self.model.step(samples, sums, theta, self.floor, self.config.schedule)
         if self.config.schedule == "fast":
@@ -194,7 +198,8 @@ class Driver:
             return
         converged = self._gain_is_small(value, self.state["first_value"])
         self._finish(theta, value, converged, n_iter, FitStatus.CONVERGED)
-        self.state.update(first_value=value, theta=follow, last=theta, last_value=value)
+        first = xp.where(self._drops(theta, follow), xp.full_like(value, _NEVER), value)
+        self.state.update(first_value=first, theta=follow, last=theta, last_value=value)
 
     def _advance(self, theta: Array, value: Array, follow: Array, n_iter: int) -> None:
         """Where each fit goes from `theta`, whose objective is `value` and whose M-step gives `follow`."""
@@ -208,6 +213,9 @@ class Driver:
         quiet = xp.where(begins, xp.where(small, state["quiet"] + 1, xp.zeros_like(phase)), state["quiet"])
         self._finish(theta, value, quiet >= _QUIET_CYCLES, n_iter, FitStatus.CONVERGED)
 
+        anew = self._drops(theta, follow) & ~fell
+        # The highest, not the latest: rounding could make the latest rise and fall for ever.
+        highest = xp.where(begins, xp.maximum(value, state["first_value"]), state["first_value"])
         limit = xp.where(begins & jumped & (state["length"] >= state["limit"]), 4.0 * state["limit"], state["limit"])
         limit = xp.where(fell & jumped, xp.clip(0.5 * limit, 1.0, 1e6), limit)
         jump, length = self.model.extrapolate(state["first"], theta, follow, limit, self.floor)
@@ -217,13 +225,12 @@ class Driver:
             theta=xp.where(fell[:, None], state["fallback"], after),
             fallback=xp.where(fell[:, None], state["fallback"], follow),
             first=xp.where(begins[:, None], theta, state["first"]),
-            # The highest, not the latest: rounding could make the latest rise and fall for ever.
-            first_value=xp.where(begins, xp.maximum(value, state["first_value"]), state["first_value"]),
+            first_value=xp.where(anew, xp.full_like(value, _NEVER), highest),
             last=xp.where(fell[:, None], state["last"], theta),
             last_value=xp.where(fell, state["last_value"], value),
             limit=limit,
             length=xp.where(second, length, state["length"]),
-            quiet=quiet,
+            quiet=xp.where(anew, zero, quiet),
             refused=state["refused"] + xp.astype(fell & settled, xp.int64),
             phase=xp.where(fell, zero, xp.where(second, zero + 2, zero + 1)),
         )
@@ -236,6 +243,15 @@ class Driver:
             state.update(self.histogram.settle(self.samples, sums, theta, state, self.floor, wanted))
         else:
             state["settled"] = wanted
+
+    def _drops(self, theta: Array, follow: Array) -> Array:
+        """(R,) bool: fits that lose a component, and objective with it, by the step from `theta` to `follow`.
+
+        What was reached with it is nothing that the others could be held to: the cycles begin anew.
+        """
+        k = self.config.n_components
+        lost = (follow[:, :k] < 0.5 * NO_COMPONENT) & (theta[:, :k] >= 0.5 * NO_COMPONENT)
+        return self.backend.xp.any(lost, axis=1)
 
     def _gain_is_small(self, value: Array, before: Array) -> Array:
         # Per sample, not relative to the log-likelihood: that shifts, even through zero, with the unit of the data.

@@ -114,9 +114,16 @@ class Settler:
         size, turn = (xp.sqrt(xp.sum(a * a, axis=1, keepdims=True)) for a in (step, bend))
         length = xp.clip(size / xp.maximum(turn, xp.full_like(turn, 1e-12)), 1.0, LONGEST)
         far = vector(first) + 2.0 * length * step + length * length * bend
-        far = xp.where(self.backend.asarray(which)[:, None], far, vector(now))
+        taken = self.backend.asarray(which) & self._holds(far, now.sigmas, smallest)
+        far = xp.where(taken[:, None], far, vector(now))
         means, log_sigmas, coef = far[:, :k] * now.sigmas, far[:, k : 2 * k], far[:, 2 * k :] * smallest
         return replace(now, means=means, sigmas=xp.exp(log_sigmas), coef=coef)
+
+    def _holds(self, far: Array, sigmas: Array, smallest: Array) -> Array:
+        """(R,) bool: whether the squares of deviations over variances at `far` are numbers in single precision."""
+        xp, k = self.backend.xp, self.layout.n_components
+        levels = xp.concat([far[:, :k] * sigmas, far[:, 2 * k :] * smallest], axis=1)
+        return xp.all(xp.abs(levels) < 1e6, axis=1) & xp.all(xp.abs(far[:, k : 2 * k]) < 25, axis=1)
 
     def _moved(self, before: Array) -> np.ndarray:
         """(R,) largest change of a mean or a trend coefficient of any frame, in the smallest sigma."""

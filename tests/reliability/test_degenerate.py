@@ -49,6 +49,15 @@ class Case:
         return [list(FAMILIES).index(self.family), self.k, TRENDS.index(self.trend), DTYPES.index(self.dtype)]
 
 
+ONCE_OTHERWISE = (
+    Case("infinity", 1, "linear", "uint8"),  # OverflowError
+    Case("quadratic trend on 2 x 2", 2, "none", "uint16"),  # LinAlgError
+    Case("constant plus one outlier", 5, "none", "float64"),  # RuntimeWarning: overflow
+    Case("K far too large", 4, "none", "float64"),  # the same
+)
+"""Cases that found something."""
+
+
 def cases_of(family: str) -> list[Case]:
     """Every number of components with every trend: at every dtype, or in turn at one of them."""
     found = []
@@ -166,6 +175,11 @@ def _compiled_functions() -> None:
         movies += [open_movie(stack, visited=np.ones((12, 12), dtype=bool))] if method == "movie" else []
         for movie in movies:
             Runner(movie, config).run(0.5, np.arange(2))
+
+
+@pytest.mark.parametrize("case", ONCE_OTHERWISE, ids=str)
+def test_what_once_ended_otherwise(case, monkeypatch):
+    assert analysed(case, monkeypatch).startswith(("finite", "InputError"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -136,6 +136,15 @@ def end_fit(fit, value, status):
 
 
 @exactly
+def _drops(theta, follow, model):
+    """Whether a component is lost by the step, and with it some of the objective: the cycles begin anew."""
+    lost = False
+    for k in range(model.k):
+        lost = lost or (follow[k] < 0.5 * NO_COMPONENT and theta[k] >= 0.5 * NO_COMPONENT)
+    return lost
+
+
+@exactly
 def advance(fit, settings, model):
     """After a pass: ends the fit or sets the next point to look at."""
     state, value = fit.state[0], objective(fit, model)
@@ -145,14 +154,18 @@ def advance(fit, settings, model):
         end_fit(fit, value, DEGENERATE)
         return
     m_step(fit.sums, fit.theta, settings.joint, state.floor, state.pull, model, fit.step, fit.follow)
+    drops = _drops(fit.theta, fit.follow, model)
     if settings.joint:
         advance_cycle(fit, value, settings.tol * state.n, model)
+        drops = drops and state.phase != 0  # a point taken back drops nothing
     elif value - state.first_value <= settings.tol * state.n:
         end_fit(fit, value, CONVERGED)
     else:
         copy_point(fit.theta, fit.last)
         copy_point(fit.follow, fit.theta)
         state.last_value = state.first_value = value
+    if drops:
+        state.first_value, state.quiet = -1e300, 0
     if state.status == RUNNING and state.n_iter >= settings.max_iter:
         state.status = MAX_ITER
     make_densities(fit.theta, model, fit.densities)

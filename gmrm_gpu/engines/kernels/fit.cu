@@ -115,8 +115,13 @@ __device__ __forceinline__ void advance(const Settings& settings, Block& block) 
     if (!isfinite(value) && state->phase != 2 && !(HISTOGRAM && state->settled))
         return end_fit(state, state->theta, value, DEGENERATE);
     m_step(block.sums, state->theta, settings.joint, state->floor, state->pull, &state->work, state->follow);
+    // A component that the step loses takes some of the objective with it: the cycles begin anew.
+    int k = lane_id();
+    bool drops = k < K && state->follow[k] < 0.5 * NO_COMPONENT && state->theta[k] >= 0.5 * NO_COMPONENT;
+    drops = __any_sync(FULL_MASK, drops);
     if (settings.joint) {
         advance_cycle(state, value, gain, state->floor);
+        drops = drops && state->phase != 0;  // a point taken back drops nothing
     } else if (value - state->first_value <= gain) {
         end_fit(state, state->theta, value, CONVERGED);
     } else {
@@ -125,6 +130,11 @@ __device__ __forceinline__ void advance(const Settings& settings, Block& block) 
         if (lane_id() == 0) state->last_value = state->first_value = value;
         __syncwarp();
     }
+    if (drops && lane_id() == 0) {
+        state->first_value = -1e300;
+        state->quiet = 0;
+    }
+    __syncwarp();
     if (state->ended < 0 && state->n_iter >= settings.max_iter)
         end_fit(state, state->last, state->last_value, MAX_ITER);
     make_densities(state->theta, &state->at);
