@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -100,7 +101,8 @@ def test_two_clients_with_the_same_study_share_it_or_repeat_it(case, site, wante
     second.join()
     assert all(same_results(result, wanted) for result in results)
     assert len(results) == 2
-    assert len(site.computed()) <= 14
+    # Each may do all of it, and once more what the other let go of in the moment that it was asked for.
+    assert max(Counter(name for _, name in site.computed()).values()) <= 3
     counted("cluster: duplicate run", 1)
 
 

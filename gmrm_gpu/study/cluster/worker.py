@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -75,8 +76,12 @@ class Share:
     unit: int
 
 
+@lru_cache
 def build() -> str:
-    """Version and digest of this package's own files. Only of plain types, so that any version can answer."""
+    """Version and digest of this package's own files. Only of plain types, so that any version can answer.
+
+    Found once a process: files that are changed later are not what runs.
+    """
     found = hashlib.sha256()
     root = Path(__file__).parents[2]
     for path in sorted(root.rglob("*")):
