@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from cli_tools import enter, entries, explode, need, rows_of
 
+from gmrm_gpu import durable
 from gmrm_gpu.cli import live as command
 from gmrm_gpu.cli import main
 from gmrm_gpu.config import AnalysisConfig, CorrectionConfig, MixtureConfig
@@ -358,12 +359,11 @@ def test_half_a_picture_is_none(tmp_path, monkeypatch):
     journal = make_run(Listed(arrivals(range(2))), tmp_path).run()
     journal = Journal.resume(journal.folder)
 
-    def full(path, content):
-        with path.open("wb") as file:
-            file.write(content[:200])
+    def full(write, content):
+        write(content[:200])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(durable, "write_all", full)
     with pytest.raises(OutputError, match="No space left on device"):
         journal.add(live_frame(2, FRAMES[2]))
     monkeypatch.undo()
