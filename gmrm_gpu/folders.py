@@ -31,7 +31,7 @@ FILES = (
     *("selection.csv", "selection.png", "selection.svg"),
     *("plan.csv", "plan.png", "plan.svg"),
     *("bench.png", "bench.svg"),
-    *("movie.npy", "movie.tif", "truth.npy", "truth.tif"),
+    *(f"{name}{end}" for name in ("movie.npy", "movie.tif", "truth.npy", "truth.tif") for end in ("", ".sha256")),
 )
 """Fixed names of the files that the commands write."""
 

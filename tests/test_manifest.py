@@ -14,6 +14,7 @@ from cli_tools import enter, fails, ok
 from movies import STACK, H, W, write_folder
 
 from gmrm_gpu.errors import InputError, OutputError
+from gmrm_gpu.folders import new_folder
 from gmrm_gpu.frames import open_labels, open_movie
 from gmrm_gpu.frames.listing import movie_files
 from gmrm_gpu.frames.manifest import check_manifest, manifest_path, write_manifest
@@ -214,6 +215,15 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     ok("manifest", "truth.npy", "--check")
     os.remove("truth.npy.sha256")
     fails(capsys, 1, ["manifest", "truth.npy", "--check"], "write it with gmrm-gpu manifest truth.npy")
+
+
+def test_a_simulation_with_its_manifest_can_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "sim").mkdir()
+    for name in ("simulation.json", "movie.tif", "movie.tif.sha256"):
+        (tmp_path / "sim" / name).touch()
+    with new_folder(tmp_path / "sim", overwrite=True) as folder:
+        (folder / "simulation.json").touch()
+    assert [path.name for path in (tmp_path / "sim").iterdir()] == ["simulation.json"]
 
 
 def test_a_manifest_of_a_movie_that_does_not_open_says_so(movie: Path, capsys) -> None:
