@@ -36,7 +36,7 @@ def in_any_order(n: int, size: int, seed: int) -> list[np.ndarray]:
 def test_bits_do_not_depend_on_the_cut(engine, method, monkeypatch, counted):
     """Schemes, grey levels, models, votes, estimators, masks, sub-sampled movies, dtypes and threads as they come."""
     monkeypatch.setattr(movie_settle, "MAX_ITER", 12)  # as good as 200 for this
-    n_cases, tried = cases(4, 40), 0
+    n_cases, tried = cases(4, 24), 0
     for number in range(n_cases):
         sizes = (1, 2, 3, 7) if LONG else ((1, 3), (2, 7))[number % 2]
         case = drawn(engine, method, number)

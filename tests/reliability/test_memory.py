@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -73,7 +75,7 @@ def test_any_allocation_may_fail(engine, method, live_at_start, counted):
         ALLOCATIONS.reset()
         runner.run(0.3, replicates)
         n, peak = ALLOCATIONS.n, ALLOCATIONS.peak - live_at_start[-1]
-        some = np.unique(np.linspace(1, n, cases(10, 400)).astype(int))
+        some = np.unique(np.linspace(1, n, cases(10, 150)).astype(int))
         for at in some:
             live_at_start.clear()
             ALLOCATIONS.reset(at, at + 1)
@@ -100,7 +102,7 @@ def test_a_single_replicate_is_tried_once_more(engine, method, live_at_start, mo
     monkeypatch.setattr(Runner, "run", failing)
     with ALLOCATIONS:
         analyze(frames(), config, rate=0.5)
-        n, tried = ALLOCATIONS.n, cases(4, 60)
+        n, tried = ALLOCATIONS.n, cases(4, 30)
         # The count goes on after the run: what comes last belongs to the report.
         for number in np.linspace(1, 0.9 * n, tried).astype(int):
             at[0] = number
@@ -125,6 +127,44 @@ def test_memory_that_stays_away_is_an_error_that_says_so(engine, method):
         with pytest.raises(MemoryBudgetError, match=r"one replicate needs [\d.e+]+ MB of memory, \S+ MB are free"):
             runner.run(0.3, replicates)
         assert ALLOCATIONS.failed == 3, "the block, one replicate, and that once more"
+
+
+LIMITED = """
+import ctypes, gc, resource, sys
+import numpy as np
+from bit_cases import digest
+from test_memory import frames, settings
+import gmrm_gpu.runner as module
+from gmrm_gpu.frames import open_movie
+
+runner = module.Runner(open_movie(frames((200, 200), 10)), settings(*sys.argv[1:3]))
+wanted, calls, run = digest(runner.run(0.1, np.arange(32))), [], module.run_replicates
+module.run_replicates = lambda *args: calls.append(1) or run(*args)
+runner._free()
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[3]) * 1_000_000,) * 2)
+assert digest(runner.run(0.1, np.arange(32))) == wanted
+print(len(calls))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits and sizes of processes are Linux's")
+@pytest.mark.parametrize(("engine", "method"), BOTH if LONG else BOTH[-1:])
+@pytest.mark.parametrize("megabytes", [4, 8, 12] if LONG else [4])
+def test_a_process_that_gets_no_more_memory_ends_with_the_same_bits(engine, method, megabytes, counted):
+    """Also within compiled functions, whose arrays NumPy does not make."""
+    here = Path(__file__).parent
+    code = f"import sys; sys.path[:0] = {[str(here), str(here.parent)]}" + LIMITED
+    command = [sys.executable, "-c", code, engine, method, str(megabytes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if "MemoryBudgetError: one replicate needs" in done.stderr:
+        assert method == "movie", "a frame fits"
+    else:
+        assert done.returncode == 0, done.stderr
+        assert (engine, method, megabytes) != ("compiled", "movie", 4) or int(done.stdout) > 1, "there was enough"
+        counted("processes short of memory, same bits", int(done.stdout) > 1)
 
 
 def test_a_budget_that_is_too_small_is_no_lack_of_memory(monkeypatch):
