@@ -170,6 +170,10 @@ def test_files_that_hold_no_settings(tmp_path):
         analysis_config_from_json(tmp_path / "b.json")
 
 
+def test_settings_under_their_earlier_names_are_read():
+    assert analysis_from_dict({"compute": {"n_workers": 3}}).compute.n_threads == 3
+
+
 def test_unknown_settings_are_refused():
     with pytest.raises(ConfigError, match="no setting"):
         analysis_from_dict({"correction": {"r": 3}})

@@ -31,6 +31,9 @@ _SECTIONS = {
 # The numbers of a million frames are in study.json.
 _MOST_BYTES = 2**26
 
+_RENAMED = {("compute", "n_workers"): "n_threads"}
+"""Names that earlier results and settings files have."""
+
 
 def config_to_dict(config: Any) -> dict[str, Any]:
     """Nested plain dict of a configuration, ready for JSON."""
@@ -49,6 +52,7 @@ def analysis_from_dict(data: dict[str, Any]) -> AnalysisConfig:
         cls = _SECTIONS[section]
         if not isinstance(values, dict):
             raise ConfigError(f"{section} is {values!r}; it must be a section [{section}] with settings")
+        values = {_RENAMED.get((section, name), name): value for name, value in values.items()}
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
