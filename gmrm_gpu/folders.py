@@ -68,6 +68,7 @@ def new_folder(
     part = make_part(given, target)
     try:
         yield part
+        _flush(part, given)
         _publish(part, given, target, overwrite)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -113,14 +114,17 @@ def resumable_folder(
         before: set[tuple[str, int, int]] = set()
         copied = False
         try:
+            # What appears meanwhile under that name is nobody's to replace.
+            replace = overwrite or (resume and os.path.lexists(target))
             copied = _prepare(part, target, resume)
             before = _shard_files(part)
             yield part
+            _flush(part, given)  # here: who claims the folder now, or asks who works on it, must not find nobody
         except BaseException as error:
             _leave(part, made, error, before, copied)
             raise
     try:
-        _publish(part, given, target, overwrite or resume)
+        _publish(part, given, target, replace)
     except OutputError as error:
         if part.exists():
             _leave(part, made, error, set(), False)
@@ -252,6 +256,14 @@ def make_part(given: Path, target: Path) -> Path:
     raise AssertionError("unreachable")
 
 
+def _flush(part: Path, given: Path) -> None:
+    """Make a finished folder last before it takes its name."""
+    try:
+        sync_tree(part)
+    except OSError as error:
+        raise OutputError(f"cannot write {given}: {error.strerror or error}") from None
+
+
 def _publish(part: Path, given: Path, target: Path, overwrite: bool) -> None:
     """Give the finished folder its name; the old one goes only then."""
     if os.path.lexists(target) and not overwrite:
@@ -262,7 +274,6 @@ def _publish(part: Path, given: Path, target: Path, overwrite: bool) -> None:
         raise OutputError(f"{given} appeared meanwhile, so the results are in {free.name} beside it")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
-        sync_tree(part)
         if os.path.lexists(target):
             target.rename(old)
         try:

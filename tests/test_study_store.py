@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 import gmrm_gpu as gg
-from gmrm_gpu.claim import claim
+from gmrm_gpu import folders
+from gmrm_gpu.claim import claim, holder
 from gmrm_gpu.cli import main
 from gmrm_gpu.errors import ConfigError, InputError, MemoryBudgetError, OutputError
 from gmrm_gpu.folders import resumable_folder
@@ -266,6 +268,44 @@ def test_a_finished_study_is_extended_and_mended(movie_file, small_shards, compu
     assert shard.read_bytes() == data
     assert "damaged" in capsys.readouterr().err
     assert gg.StudyResult.load("run").shares[0.1].shape[0] == 13
+
+
+def test_a_study_resumed_with_fewer_replicates_loses_none(movie_file, small_shards, computed, capsys):
+    assert main(["study", movie_file, *FLAGS, "--out", "run"]) == 0
+    whole = files(Path("run/shards"))
+    fewer = [*FLAGS[:7], "5,6", *FLAGS[8:]]
+    assert main(["study", movie_file, *fewer, "--out", "run", "--resume"]) == 0
+    assert "stay in shards/, unused: 2" in capsys.readouterr().err
+    assert gg.StudyResult.load("run").shares[0.1].shape[0] == 6
+    computed.clear()
+    assert main(["study", movie_file, *FLAGS, "--out", "run", "--resume"]) == 0
+    assert computed == []
+    assert "unused" not in capsys.readouterr().err
+    assert files(Path("run/shards")) == whole  # the shard of replicates 4 and 5 was part of one of these
+
+
+def test_a_folder_that_appears_while_a_study_goes_on_is_not_replaced(tmp_path):
+    run = tmp_path / "run"
+
+    def study():
+        with resumable_folder(run, resume=True) as folder:
+            (folder / "study.json").touch()
+            run.mkdir()
+            (run / "analysis.json").touch()
+
+    with pytest.raises(OutputError, match="results are in run-2"):
+        study()
+    assert (run / "analysis.json").exists()
+    assert (tmp_path / "run-2" / "study.json").exists()
+
+
+def test_a_study_is_held_until_all_of_it_is_on_the_disk(tmp_path, monkeypatch):
+    held = []
+    monkeypatch.setattr(folders, "sync_tree", lambda folder: held.append(holder(folder)))
+    with resumable_folder(tmp_path / "run") as folder:
+        (folder / "study.json").touch()
+    assert [found.pid for found in held] == [os.getpid()]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["study.json"]
 
 
 def test_status_tells_who_works_and_how_long_it_will_take(movie_file, small_shards, capsys, monkeypatch):

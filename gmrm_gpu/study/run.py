@@ -82,7 +82,7 @@ def run_study(
     kept = _Memory() if store is None else _opened(Path(store), known, place, shards)
     missing = kept.missing(shards)
     if isinstance(kept, Store):
-        kept.keep_only(shards)
+        kept.drop_outgrown(shards)
     _tell(kept, len(shards) - len(missing), len(shards))
     tick = _Progress(sum(place.cost(shard) for shard in missing), progress)
     for shard, part in _computed(place, config, known, missing, executor, tick):

@@ -16,6 +16,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,6 +38,8 @@ WHOLE, ABSENT, FOREIGN = "whole", "absent", "of a study with other settings or a
 # A record is a page of text; whatever is longer is none.
 _LONGEST = 1 << 20
 _SHOWN = 60
+# First replicate and end in the name of a shard.
+_RANGE = re.compile(r"(.+-\d{6,})-(\d{6,})")
 
 
 class Named(Protocol):
@@ -154,12 +157,25 @@ class Store:
                 self._delete(shard, found)
         return out
 
-    def keep_only(self, shards: Iterable[Named]) -> None:
-        """Remove what is of no shard of the study any more, such as the last one of a study that was extended."""
+    def drop_outgrown(self, shards: Iterable[Named]) -> None:
+        """Remove what one of `shards` holds more of, such as the last shard of a study that was extended.
+
+        What is of no shard because there are fewer replicates or other rates now may be hours of work: it stays for a
+        study that wants it again, and `notes` tells.
+        """
         names = {shard.name for shard in shards} | {Path(PLAN).stem}
+        ends = {found[1]: int(found[2]) for found in map(_RANGE.fullmatch, names) if found}
+        unused = set()
         for path in sorted((*self.folder.glob("*.json"), *self.folder.glob("*.npz"))):
-            if path.stem not in names:
+            found = _RANGE.fullmatch(path.stem)
+            if found and int(found[2]) < ends.get(found[1], 0):
                 _remove(path)
+            elif path.stem not in names:
+                unused.add(path.stem)
+        if unused:
+            self.notes.append(
+                f"shards for more replicates or other rates stay in {self.folder.name}/, unused: {len(unused)}"
+            )
 
     def write_plan(self, plan: Mapping[str, Any]) -> None:
         """Write ``plan.json``: JSON about the whole study.
