@@ -227,7 +227,8 @@ def test_velox_cameras(true_file: Any, name: str, detector: str) -> None:
 
 
 def test_velox_frames_are_timed_by_their_stamps_and_not_by_the_exposure(true_file: Any, tmp_path: Path) -> None:
-    path = Path(shutil.copy(true_file(VELOX_STACK), tmp_path))
+    # not the permissions, which may be to read only
+    path = Path(shutil.copyfile(true_file(VELOX_STACK), tmp_path / Path(VELOX_STACK).name))
     key = "Detectors[BM-Ceta].TimeStamp"
     first, second = (int(frame["CustomProperties"][key]["value"]) for frame in velox(path)["BM-Ceta"][1])
     assert (second - first) * 1e-6 == pytest.approx(0.799976)
@@ -263,7 +264,7 @@ def test_a_velox_file_of_four_detectors(true_file: Any) -> None:
 
 
 def test_a_velox_file_with_x_ray_spectra(true_file: Any, tmp_path: Path) -> None:
-    path = Path(shutil.copy(true_file(CETA), tmp_path))
+    path = Path(shutil.copyfile(true_file(CETA), tmp_path / Path(CETA).name))
     with h5py.File(path, "r+") as file:
         file.create_group("Data/SpectrumImage/a")
         file.create_group("Data/SpectrumStream/b")
