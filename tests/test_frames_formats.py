@@ -27,6 +27,7 @@ from movies import (
     write_video,
 )
 
+from gmrm_gpu import archives
 from gmrm_gpu.errors import InputError, MissingDependencyError
 from gmrm_gpu.frames import open_movie, video
 from gmrm_gpu.frames.registry import _reader
@@ -122,6 +123,13 @@ def test_deep_grey_video_and_semi_planar_chroma(tmp_path: Path) -> None:
     values = np.concatenate([STACK[0], np.arange(H // 2 * W, dtype=np.uint8).reshape(H // 2, W)])
     frame = av.VideoFrame.from_ndarray(values, format="nv12")
     np.testing.assert_array_equal(_plane(frame, 1), values[H:])
+
+
+@pytest.mark.parametrize("container", ["asf", "ogg", "ts"])
+def test_a_video_under_the_name_of_another_kind_is_read(tmp_path: Path, container: str) -> None:
+    codec = "vp8" if container == "ogg" else "mpeg4"
+    path = write_video(tmp_path / f"a.{container}", codec, "yuv420p", STACK, "yuv420p")
+    assert len(open_movie(path.rename(tmp_path / "a.avi"))) == T
 
 
 @pytest.mark.parametrize("codec", ["png", "libx264"])
@@ -271,6 +279,17 @@ def test_npy_files_that_are_no_movie(tmp_path: Path) -> None:
     assert len(open_movie(tmp_path / "one.npz")) == 1
 
 
+def test_labels_shrink_to_little_and_are_no_bomb(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(archives, "ALWAYS", 1000)
+    y, x = np.mgrid[:2048, :2048]
+    np.savez_compressed(tmp_path / "disc.npz", (y - 900) ** 2 + (x - 1000) ** 2 < 600**2)
+    np.savez_compressed(tmp_path / "zeros.npz", np.zeros((2048, 2048), np.uint8))
+    assert (tmp_path / "disc.npz").stat().st_size < 2048**2 / 300
+    assert open_movie(tmp_path / "disc.npz").frame(0).sum() == pytest.approx(np.pi * 600**2, rel=1e-3)
+    with pytest.raises(InputError, match="as no movie does"):
+        open_movie(tmp_path / "zeros.npz")
+
+
 @pytest.mark.parametrize(
     ("module", "kind", "extra"),
     [
@@ -361,7 +380,7 @@ def test_real_colour_is_refused(shared_data: Path) -> None:
     [
         ([8, 9, 10, 11], None),
         ([0, 5, 10, 15], None),
-        ([8, 9, 11, 12, 13], "1 files may be missing: the numbers in their names have gaps between 9 and 11"),
+        ([8, 9, 11, 12, 13], "1 file may be missing: the numbers in their names have gaps between 9 and 11"),
         ([0, 5, 10, 25, 30, 45, 50], "4 files may be missing: .* between 10 and 25, 30 and 45"),
         ([1700000000, 1700000013, 1700000021, 1700000040], None),  # times
         ([1, 7], None),

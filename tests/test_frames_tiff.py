@@ -131,3 +131,15 @@ def test_tiffs_that_are_no_movie(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "complex.tif", STACK.astype(np.complex64), photometric="minisblack")
     with pytest.raises(InputError, match="complex64"):
         open_movie(tmp_path / "complex.tif")
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_bytes_that_no_page_leads_to_are_told_and_those_of_tags_are_not(tmp_path: Path, lost: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 16), np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for _ in range(60):  # much metadata and many strips on each page, as microscopes and libraries write them
+            file.write(noise, contiguous=False, metadata=None, description="x" * 2000, rowsperstrip=1)
+    with (tmp_path / "a.tif").open("ab") as tail:
+        tail.write(bytes(100_000 * lost))
+    notes = open_movie(tmp_path / "a.tif").acquisition.notes
+    assert [("belong to none of its 60 frames" in note) for note in notes] == [True] * lost

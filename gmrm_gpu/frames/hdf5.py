@@ -44,8 +44,8 @@ def check_self_contained(file: Any, path: Path) -> None:
         if held.nbytes <= most:
             return _of_another_size(path.name, key, held)
         return InputError(
-            f"{key} in {path.name} has {held.nbytes:,} bytes, which the file does not hold; it was cut short or is "
-            "damaged: copy or write it again"
+            f"{key} in {path.name} has {held.nbytes:,} bytes, far more than the file holds; it was cut short or is "
+            "damaged: copy it again, or write it without compression if it is meant"
         )
 
     found = file.visititems_links(look) or file.visititems(inspect)

@@ -28,7 +28,7 @@ _EVEN = 1.8
 
 # By content, whatever the name: FFmpeg would also play lists of other files and of addresses.
 _CONTAINERS = {
-    "format_whitelist": "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv",
+    "format_whitelist": "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,flv,asf,ogg,m4v",
     "protocol_whitelist": "file",
 }
 
