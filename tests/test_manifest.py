@@ -206,6 +206,8 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     assert "All files agree with movie.npy.sha256." in capsys.readouterr().out
     fails(capsys, 1, ["manifest", "movie.npy"], "movie.npy.sha256 exists", "--overwrite")
     fails(capsys, 1, ["manifest", "gone.npy"], "does not exist")
+    fails(capsys, 1, ["manifest", ""], "the name is empty")
+    fails(capsys, 1, ["manifest", "movie.npy.sha256", "--check"], "is a list of check sums itself; give the movie")
     fails(capsys, 2, ["manifest", "movie.npy", "--check", "--overwrite"], "leave out")
 
     damage(Path("truth.npy"))

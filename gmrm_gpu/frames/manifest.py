@@ -93,7 +93,11 @@ def check_manifest(path: str | os.PathLike[str], *, progress: Progress | None = 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
     """With a name, also where ``..`` was given; links stay."""
+    if not os.fspath(path):  # such as a variable of the shell that is not set; it would be this folder
+        raise InputError("the name is empty; give a movie")
     path = Path(os.path.abspath(os.path.expanduser(path)))
+    if path.name.lower().endswith(MANIFEST):
+        raise InputError(f"{path.name} is a list of check sums itself; give the movie that it is of")
     if not path.name:
         raise InputError(f"{path} is a whole disk; give a movie")
     return path
