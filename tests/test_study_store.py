@@ -260,8 +260,10 @@ def test_a_finished_study_is_extended_and_mended(movie_file, small_shards, compu
     shard = Path("run/shards/paper-0.1-000000-000004.npz")
     data = shard.read_bytes()
     shard.write_bytes(data[:-1])
-    assert main(["status", "run", "--check"]) == 0
-    assert "6 shards as written, 1 damaged" in capsys.readouterr().out
+    assert main(["status", "run", "--check"]) == 1
+    told = capsys.readouterr()
+    assert "6 shards as written, 1 damaged" in told.out
+    assert "1 shard of run cannot be used" in told.err
     more = [*FLAGS[:7], "5,13", *FLAGS[8:]]
     assert main(["study", movie_file, *more, "--out", "run", "--resume"]) == 0
     assert computed == ["paper-0.1-000000-000004", "paper-0.1-000012-000013"]
@@ -329,6 +331,34 @@ def test_status_tells_who_works_and_how_long_it_will_take(movie_file, small_shar
     out = capsys.readouterr().out
     assert "running: 4 of 7 shards done" in out
     assert " left (process " in out
+
+
+def test_status_of_a_study_that_has_only_begun(tmp_path, capsys):
+    for name in ("run", "run.part"):
+        with resumable_folder(tmp_path / "run"):
+            assert main(["status", str(tmp_path / name), "--check"]) == 0
+            (tmp_path / "run.part" / "study.json").touch()
+        assert capsys.readouterr().out.startswith("running: it begins with reading the movie (process ")
+        (tmp_path / "run" / "study.json").unlink()
+        (tmp_path / "run").rmdir()
+
+
+def test_status_where_one_stands_and_through_a_link(movie_file, capsys, monkeypatch):
+    assert main(["study", movie_file, *FLAGS, "--out", "run"]) == 0
+    Path("link").symlink_to("run")
+    for name in ("run", "link"):
+        monkeypatch.chdir(name)
+        assert main(["status", ".", "--check"]) == 0
+        monkeypatch.chdir("..")
+    Path("run.part").mkdir()
+    with claim("run.part"):  # it is being extended
+        capsys.readouterr()
+        assert main(["status", "link"]) == 0
+    assert "running" in capsys.readouterr().out
+    for gone in Path("run/shards").glob("*-reference-*"):
+        gone.unlink()
+    assert main(["status", "run", "--check"]) == 1
+    assert "shard paper-reference-0.2 is absent" in capsys.readouterr().out
 
 
 def test_status_of_what_is_no_study(tmp_path, capsys):

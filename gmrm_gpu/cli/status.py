@@ -14,7 +14,7 @@ from ..config import METHODS
 from ..errors import InputError
 from ..folders import SHARDS, UNFINISHED
 from ..results.throughput import duration_text
-from ..study.store import ABSENT, PLAN, WHOLE, Store, read_plan
+from ..study.store import PLAN, WHOLE, Store, read_plan
 from . import console as say
 from .console import Console
 
@@ -37,7 +37,7 @@ class _Planned:
 
 @dataclass(frozen=True)
 class _State:
-    """A study at one moment; `finished`: its results are written."""
+    """A study at one moment; `finished`: its results are written. It has no shards before the movie was read."""
 
     folder: Path
     finished: bool
@@ -69,27 +69,33 @@ def run_status(args: argparse.Namespace, console: Console) -> None:
     """How much of a study is done, who works on it, when it will be finished."""
     state = _look(args.folder)
     print(_text(state))
-    if args.check:
-        _check(state)
     while args.follow and not state.finished and state.holder is not None:
         time.sleep(POLL_S)
         latest = _look(args.folder)
         if latest != state:
             print(_line(latest), flush=True)
         state = latest
+    if args.check and state.shards:
+        _check(state)
 
 
 def _look(given: str) -> _State:
     target = Path(given).expanduser()
-    for folder in (target.with_name(target.name + UNFINISHED), target):
-        if (folder / SHARDS).is_dir():
-            try:
-                return _State(
-                    folder, folder == target and (folder / "study.json").exists(), holder(folder), _read(folder)
-                )
-            except FileNotFoundError:
-                continue  # it took its final name just now
-    what = "holds no shards of a study" if target.exists() else "is not there, nor is it with .part"
+    part = Path(f"{target.resolve()}{UNFINISHED}")  # beside what a link leads to, where study has it
+    for folder in (part, target):
+        plan = folder / SHARDS / PLAN
+        worker = holder(folder) if folder.is_dir() else None
+        if not plan.exists() and worker is not None and folder.name.endswith(UNFINISHED):
+            return _State(folder, False, worker, ())
+        try:
+            state = _State(folder, folder == target and (folder / "study.json").exists(), worker, _read(folder))
+        except InputError:
+            if plan.exists():
+                raise
+            continue
+        if plan.exists():  # otherwise it took its final name just now
+            return state
+    what = "holds no shards of a study" if target.exists() or part.exists() else "is not there, nor is it with .part"
     raise InputError(f"{given} {what}; give the folder that study was given as --out")
 
 
@@ -116,6 +122,8 @@ def _planned(folder: Path, shard: dict[str, Any]) -> _Planned:
 
 
 def _text(state: _State) -> str:
+    if not state.shards:
+        return _line(state)
     groups: dict[tuple[str, str], list[_Planned]] = {}
     for shard in state.shards:
         what = "reference" if shard.reference else f"{100 * shard.rate:g} %"
@@ -129,6 +137,8 @@ def _text(state: _State) -> str:
 
 
 def _line(state: _State) -> str:
+    if not state.shards:
+        return f"running: it begins with reading the movie ({state.holder})"
     done = sum(shard.finished is not None for shard in state.shards)
     counts = f"{done} of {say.count(len(state.shards), 'shard')} done, {100 * state.share:.0f} % of the work"
     if state.finished:
@@ -141,14 +151,15 @@ def _line(state: _State) -> str:
 
 
 def _check(state: _State) -> None:
-    plan = read_plan(state.folder / SHARDS)
-    store = Store(state.folder / SHARDS, plan["fingerprint"])
-    found = [(shard.name, store.state(shard)) for shard in state.shards]
-    bad = [(name, what) for name, what in found if what not in (WHOLE, ABSENT)]
+    store = Store(state.folder / SHARDS, read_plan(state.folder / SHARDS)["fingerprint"])
+    done = [shard for shard in state.shards if state.finished or shard.finished is not None]
+    found = [(shard.name, store.state(shard)) for shard in done]
+    bad = [(name, what) for name, what in found if what != WHOLE]
     for name, what in bad:
         print(f"shard {name} is {what}")
-    whole = sum(what == WHOLE for _, what in found)
-    print(
-        f"{say.count(whole, 'shard')} as written, {len(bad)} damaged"
-        + ("; --resume computes them again" if bad else "")
-    )
+    print(f"{say.count(len(found) - len(bad), 'shard')} as written, {len(bad)} damaged")
+    if bad:
+        raise InputError(
+            f"{say.count(len(bad), 'shard')} of {state.folder.name} cannot be used; study with the same settings and "
+            "--resume computes them again"
+        )
