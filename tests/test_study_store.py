@@ -322,11 +322,17 @@ def test_status_tells_who_works_and_how_long_it_will_take(movie_file, small_shar
     assert line == "finished: 7 of 7 shards done, 100 % of the work; results in run"
     Path("run").rename("run.part")
     Path("run.part/study.json").unlink()
+    now = time.time()
+    for path in Path("run.part/shards").glob("*.json"):
+        os.utime(path, (now - 900, now - 900))  # of an earlier run
     with claim("run.part"):
-        time.sleep(1.1)  # a claim knows its begin to the second
         for path in Path("run.part/shards").glob("paper-0.1-*.json"):
             path.unlink()
-        Path("run.part/shards/paper-reference-0.2.json").touch()
+        os.utime("run.part/shards/plan.json", (now - 100, now - 100))
+        os.utime("run.part/shards/paper-reference-0.2.json", (now, now))
+        assert main(["status", "run"]) == 0
+        assert " left (process " not in capsys.readouterr().out  # by the reference alone nothing can be said
+        os.utime("run.part/shards/paper-0.2-000000-000002.json", (now, now))
         assert main(["status", "run"]) == 0
     out = capsys.readouterr().out
     assert "running: 4 of 7 shards done" in out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,16 @@ class _Planned:
 
 @dataclass(frozen=True)
 class _State:
-    """A study at one moment; `finished`: its results are written. It has no shards before the movie was read."""
+    """A study at one moment; it has no shards before the movie was read.
+
+    finished : its results are written. planned : when the program that works on it wrote the plan, seconds since the
+    epoch.
+    """
 
     folder: Path
     finished: bool
     holder: Holder | None
+    planned: float
     shards: tuple[_Planned, ...]
 
     @property
@@ -49,19 +53,16 @@ class _State:
         """Part of the work that is done."""
         return self._work(done=True) / max(1, sum(shard.cost for shard in self.shards))
 
-    def _work(self, *, done: bool, since: float = 0.0) -> int:
-        return sum(s.cost for s in self.shards if (s.finished is not None and s.finished >= since) == done)
+    def _work(self, *, done: bool) -> int:
+        return sum(s.cost for s in self.shards if (s.finished is not None) == done)
 
     def seconds_left(self) -> float | None:
-        """By the pace since the program that works on it began; None where nothing can be said yet."""
-        if self.holder is None or not self.holder.pid:
+        """By the pace since the plan was written, that is, the movie read; None where nothing can be said yet."""
+        done = [s for s in self.shards if s.finished is not None and s.finished >= self.planned]
+        if self.holder is None or all(shard.reference for shard in done):  # a reference is slow for its size
             return None
-        began = datetime.strptime(self.holder.since, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
-        worked = self._work(done=True, since=began)
-        latest = max((s.finished for s in self.shards if s.finished is not None), default=began)
-        if not worked or latest <= began:
-            return None
-        left = self._work(done=False) * (latest - began) / worked
+        latest = max(s.finished for s in done if s.finished is not None)
+        left = self._work(done=False) * (latest - self.planned) / max(1, sum(s.cost for s in done))
         return max(0.0, left - (time.time() - latest))
 
 
@@ -86,9 +87,12 @@ def _look(given: str) -> _State:
         plan = folder / SHARDS / PLAN
         worker = holder(folder) if folder.is_dir() else None
         if not plan.exists() and worker is not None and folder.name.endswith(UNFINISHED):
-            return _State(folder, False, worker, ())
+            return _State(folder, False, worker, 0.0, ())
         try:
-            state = _State(folder, folder == target and (folder / "study.json").exists(), worker, _read(folder))
+            finished = folder == target and (folder / "study.json").exists()
+            state = _State(folder, finished, worker, plan.stat().st_mtime, _read(folder))
+        except FileNotFoundError:
+            continue
         except InputError:
             if plan.exists():
                 raise
