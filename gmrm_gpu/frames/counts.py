@@ -45,8 +45,8 @@ def gaps_told(files: Sequence[Path]) -> str | None:
     shown = ", ".join(f"{numbers[i]} and {numbers[i + 1]}" for i in places[:_LISTED])
     more = ", ..." if len(places) > _LISTED else ""
     n_missing = int(sum(steps[places] // step - 1))
-    files = "file" if n_missing == 1 else "files"
-    return f"{n_missing} {files} may be missing: the numbers in their names have gaps between {shown}{more}"
+    missing = "1 file" if n_missing == 1 else f"{n_missing} files"
+    return f"{missing} may be missing: the numbers in their names have gaps between {shown}{more}"
 
 
 def count_gif(data: bytes, name: str) -> int:
