@@ -1,15 +1,14 @@
 """The shards of a study: what is computed, kept and sent as one piece.
 
 The cut is a pure function of the movie's size and the design, never of memory, threads or workers: so the same study
-has the same shards everywhere, and one with more replicates has those of the smaller one and more.
+has the same shards everywhere, and one with more replicates has those of the smaller one, but for the last of a rate
+where that was not full, and more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
 
 from ..config import StudyConfig
 from ..results.tables import rate_name
@@ -39,11 +38,6 @@ class Shard:
         if self.reference:
             return f"{self.method}-reference-{rate_name(self.rate)}"
         return f"{self.method}-{rate_name(self.rate)}-{self.start:06d}-{self.stop:06d}"
-
-    @property
-    def replicates(self) -> np.ndarray:
-        """(R,) numbers of the replicates."""
-        return np.arange(self.start, self.stop)
 
 
 def plan_shards(config: StudyConfig, n_frames: int, samples: Callable[[float], int], device: str) -> list[Shard]:
