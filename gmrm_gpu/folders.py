@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -129,8 +129,15 @@ def resumable_folder(
         if part.exists():
             _leave(part, made, error, set(), False)
         raise
-    for old in target.parent.glob(f".{glob.escape(target.name)}.*.old"):  # of a run killed while it was replaced
-        shutil.rmtree(old, ignore_errors=True)
+    _remove_replaced(target)
+
+
+def _remove_replaced(target: Path) -> None:
+    """Remove earlier results that a run was killed over while it replaced them; those of `NAME.b` are another's."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.\d+\.old")
+    for path in target.parent.iterdir():
+        if name.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _leave(part: Path, made: list[Path], error: BaseException, before: set[tuple[str, int, int]], copied: bool) -> None:

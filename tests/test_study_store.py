@@ -192,6 +192,14 @@ def test_a_folder_without_shards_does_not_stay(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_run_left_of_results_that_it_replaced_goes(tmp_path):
+    for name in (".run.12.old", ".run.b.12.old", ".run.12b.old"):
+        (tmp_path / name).mkdir()
+    with resumable_folder(tmp_path / "run") as folder:
+        (folder / "study.json").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"run", ".run.b.12.old", ".run.12b.old"}
+
+
 def test_folders_that_may_not_be_touched(tmp_path):
     run = tmp_path / "run"
     with pytest.raises(ConfigError, match="give one of them"), resumable_folder(run, resume=True, overwrite=True):
