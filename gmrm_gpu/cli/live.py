@@ -40,8 +40,9 @@ from ..output import check_extras, fill_analysis
 from ..results import AnalysisResult
 from . import console as say
 from .console import Console
-from .options import AUTO, analysis_config
+from .options import analysis_config
 from .shared import inputs, note
+from .values import AUTO
 
 _READING = ("crop", "exclude", "clip", "luminance", "signal", "visited", "unvisited")
 _STATUS_S = 0.5

@@ -8,6 +8,8 @@ from typing import Any
 from .. import __version__
 from ..config import parse_length_um, parse_time_s, parse_width
 from . import options as o
+from . import values as v
+from .examples import EXAMPLES
 
 _CALIBRATION = tuple(s for s in o.QUANTITY if s.flag in ("--pixel-size", "--frame-time"))
 # The choices of the simulation, repeated so that --help need not load NumPy; a test compares them.
@@ -24,66 +26,6 @@ _ARGUMENTS = {
     "bench": "[MOVIE] ",
     "manifest": "MOVIE ... ",
     **dict.fromkeys(("info", "select", "thin", "analyze", "study"), "MOVIE "),
-}
-_EXAMPLES = {
-    "simulate": """\
-gmrm-gpu simulate --out sim
-gmrm-gpu simulate nanoparticles --size 128x128x40 --difficulty mid --seed 3 --out particles
-gmrm-gpu simulate --bits 16 --format npy --set n_empty=10 --set drift_px=0""",
-    "info": """\
-gmrm-gpu info movie.tif
-gmrm-gpu info movie.mp4 --luminance --crop 0:-40,: --exclude mask.png""",
-    "fit": """\
-gmrm-gpu fit movie.tif --frame 20 --components 3
-gmrm-gpu fit movie.tif --frame 20 --phases anode,electrolyte,electrolyte,li --out fit20""",
-    "select": """\
-gmrm-gpu select movie.tif
-gmrm-gpu select movie.tif --rate 0.05 --components 2,3,4 --trend none --trend linear --out choice""",
-    "analyze": """\
-gmrm-gpu analyze movie.tif --components 3 --pixel-size 5nm --thickness 0.5um
-gmrm-gpu analyze movie.tif --rate 0.1 --seed 7 --out tenth
-gmrm-gpu analyze movie.tif --phases darkest --frames 10:200:2 --exclude label.tif --no-report
-gmrm-gpu analyze other.tif --config movie_analysis/analysis.json""",
-    "study": """\
-gmrm-gpu study movie.tif --components 3
-gmrm-gpu study sim/movie.tif --truth sim/truth.tif --truth-value 2
-gmrm-gpu study movie.tif --rates 0.1,0.01 --replicates 20,200 --memory 2GB --threads 4
-gmrm-gpu study movie.tif --components 3 --resume
-gmrm-gpu study movie.tif --components 3 --workers 4
-gmrm-gpu study movie.tif --components 3 --scheduler tcp://host:8786""",
-    "status": """\
-gmrm-gpu status movie_study
-gmrm-gpu status movie_study --follow""",
-    "plan": """\
-gmrm-gpu plan movie.tif --components 3 --width 1%
-gmrm-gpu plan movie.tif --width 0.02um3 --pixel-size 5nm --thickness 0.5um --schemes fixed,stratified,lines
-gmrm-gpu plan --expect 45,118,172 --sigmas 7,9,12 --size 512x512x100 --width 500px""",
-    "bench": """\
-gmrm-gpu bench
-gmrm-gpu bench movie.tif --components 3 --method paper --out bench
-gmrm-gpu bench --size 1024x1024x100 --device gpu --quick""",
-    "thin": """\
-gmrm-gpu thin movie.tif --rate 0.01 --out thin.npz
-gmrm-gpu thin movie.tif --rate 0.1 --scheme lines --seed 3
-gmrm-gpu thin scan.csv --frames 0:50 --out first50.npz
-gmrm-gpu thin frames.tif --visited mask.png --out visits.npz""",
-    "manifest": """\
-gmrm-gpu manifest movie.tif truth.tif
-gmrm-gpu manifest movie.tif --check""",
-    "live": """\
-gmrm-gpu live simulation --rate 0.1
-gmrm-gpu live /data/camera --rate 0.05 --pixel-size 5nm --frame-time 0.2s --out tonight
-gmrm-gpu live movie.tif --simulate 25fps --rate 0.1 --components 3 --radius 5
-gmrm-gpu live zmq --rate 0.1 --idle 60s
-gmrm-gpu live --resume tonight.live""",
-    "report": """\
-gmrm-gpu report movie_study""",
-    "demo": """\
-gmrm-gpu demo --quick
-gmrm-gpu demo --out demo --overwrite
-gmrm-gpu demo --size 512x512x300 --device gpu""",
-    "doctor": """\
-gmrm-gpu doctor""",
 }
 
 
@@ -104,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, run: str, summary: str, text: str) -> argparse.ArgumentParser:
-    examples = "\n".join(f"  {line}" for line in _EXAMPLES[name].splitlines())
+    examples = "\n".join(f"  {line}" for line in EXAMPLES[name].splitlines())
     usage = f"gmrm-gpu {name} {_ARGUMENTS.get(name, '')}[options]"
     parser = commands.add_parser(name, usage=usage, help=summary, description=text, epilog=f"examples:\n{examples}")
     o.add_common(parser)
@@ -130,12 +72,12 @@ def _simulate(commands: Any) -> None:
         help="battery (default) or nanoparticles",
     )
     add = parser.add_argument
-    add("--size", type=o.size, default=(256, 256, 60), metavar="HxWxT", help="height, width, frames (256x256x60)")
+    add("--size", type=v.size, default=(256, 256, 60), metavar="HxWxT", help="height, width, frames (256x256x60)")
     add("--difficulty", choices=DIFFICULTIES, default="easy", help="separation of the phases (default easy)")
     add("--bits", type=int, choices=(8, 16), default=8, help="of a grey level (default 8)")
-    add("--seed", type=o.whole, default=0, metavar="N", help="the same seed gives the same movie (default 0)")
+    add("--seed", type=v.whole, default=0, metavar="N", help="the same seed gives the same movie (default 0)")
     add("--format", choices=("tif", "npy"), default="tif", help="tif keeps the calibration (default tif)")
-    length, time = o.quoted(parse_length_um), o.quoted(parse_time_s)
+    length, time = v.quoted(parse_length_um), v.quoted(parse_time_s)
     add("--pixel-size", type=length, default=0.01, metavar="10nm", help="written into the file (default 10nm)")
     add("--frame-time", type=time, default=0.5, metavar="0.5s", help="written into the file (default 0.5s)")
     add("--set", action="append", metavar="NAME=VALUE", help="any other option of the scenario, such as n_empty=10")
@@ -168,7 +110,7 @@ def _select(commands: Any) -> None:
     o.add_movie(parser)
     group = parser.add_argument_group("what is compared")
     add = group.add_argument
-    add("--components", type=o.numbers(int), metavar="K,K", help="numbers of components (default 1,2,3,4,5,6)")
+    add("--components", type=v.numbers(int), metavar="K,K", help="numbers of components (default 1,2,3,4,5,6)")
     add(
         "--trend",
         action="append",
@@ -176,11 +118,11 @@ def _select(commands: Any) -> None:
         metavar="TREND",
         help="a trend; may be repeated (default all presets)",
     )
-    add("--n-frames", type=o.whole, metavar="N", help="frames looked at (default 8)")
-    add("--max-samples", type=o.whole, metavar="N", help="pixels in all (default 4000)")
-    add("--bootstrap", type=o.whole, metavar="B", help="draws of the test for K; 0: no test (default 199)")
+    add("--n-frames", type=v.whole, metavar="N", help="frames looked at (default 8)")
+    add("--max-samples", type=v.whole, metavar="N", help="pixels in all (default 4000)")
+    add("--bootstrap", type=v.whole, metavar="B", help="draws of the test for K; 0: no test (default 199)")
     o.add_config(parser)
-    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that may be looked at", o.real, metavar="R")
+    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that may be looked at", v.real, metavar="R")
     o.add_settings(parser, "sampling", (rate, *o.SAMPLING, o.SEED))
     o.add_settings(parser, "computing", o.COMPUTE)
     o.add_output(parser, "MOVIE_selection")
@@ -196,7 +138,7 @@ def _fit(commands: Any) -> None:
         "choose components, trend and phases.",
     )
     o.add_movie(parser, frames=False)
-    parser.add_argument("--frame", type=o.whole, default=0, metavar="N", help="frame number, from 0 (default 0)")
+    parser.add_argument("--frame", type=v.whole, default=0, metavar="N", help="frame number, from 0 (default 0)")
     o.add_config(parser)
     o.add_settings(parser, "model", o.MODEL)
     o.add_settings(parser, "phases", o.PHASES)
@@ -214,7 +156,7 @@ def _analyze(commands: Any) -> None:
         "figures/ and report.html.",
     )
     o.add_movie(parser)
-    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is looked at", o.real, metavar="R")
+    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is looked at", v.real, metavar="R")
     _all_settings(parser, (rate, *o.SAMPLING, o.SEED))
     o.add_method(parser)
     o.add_output(parser, "MOVIE_analysis")
@@ -233,14 +175,14 @@ def _study(commands: Any) -> None:
     o.add_movie(parser)
     group = parser.add_argument_group("design")
     add = group.add_argument
-    add("--rates", type=o.numbers(float), metavar="R,R", help="sampling rates (default 0.1,0.05,0.01)")
-    add("--replicates", type=o.numbers(int), metavar="B,B", help="per rate (default 10 / rate: 100,200,1000)")
+    add("--rates", type=v.numbers(float), metavar="R,R", help="sampling rates (default 0.1,0.05,0.01)")
+    add("--replicates", type=v.numbers(int), metavar="B,B", help="per rate (default 10 / rate: 100,200,1000)")
     add("--truth", metavar="LABELS", help="stack of true labels, of the size of the movie")
-    add("--truth-value", type=o.whole, metavar="N", help="label of the foreground in it (default 2)")
+    add("--truth-value", type=v.whole, metavar="N", help="label of the foreground in it (default 2)")
     _all_settings(parser, (*o.SAMPLING, o.SEED))
     o.add_method(parser, both=True)
     add = parser.add_argument_group("several processes or machines (extra cluster)").add_argument
-    add("--workers", type=o.whole, metavar="N", help="share the work among N processes of this machine")
+    add("--workers", type=v.whole, metavar="N", help="share the work among N processes of this machine")
     add("--scheduler", metavar="ADDRESS", help="send it to a Dask cluster, such as tcp://host:8786")
     o.add_output(parser, "MOVIE_study", resume=True)
 
@@ -270,17 +212,17 @@ def _plan(commands: Any) -> None:
     )
     o.add_movie(parser, optional=True)
     add = parser.add_argument_group("design").add_argument
-    width = o.quoted(lambda text: parse_width(text) and text)
+    width = v.quoted(lambda text: parse_width(text) and text)
     add("--width", type=width, metavar="W", help="wanted, mean over frames: 0.5um3, 0.2um2, 500px, 1%% or 0.01")
-    add("--rates", type=o.numbers(float), metavar="R,R", help="tried (default 0.005,0.01,0.02,0.05,0.1,0.2,0.5)")
-    add("--schemes", type=o.words, metavar="A,B", help="tried (default fixed,stratified)")
-    add("--draws", type=o.whole, metavar="N", help="sub-samplings at each rate (default 2)")
+    add("--rates", type=v.numbers(float), metavar="R,R", help="tried (default 0.005,0.01,0.02,0.05,0.1,0.2,0.5)")
+    add("--schemes", type=v.words, metavar="A,B", help="tried (default fixed,stratified)")
+    add("--draws", type=v.whole, metavar="N", help="sub-samplings at each rate (default 2)")
     add = parser.add_argument_group("in place of MOVIE").add_argument
     levels = "expected grey levels: background,particle or electrode,electrolyte,Li; --components is then 2 or 3"
-    add("--expect", type=o.numbers(float), metavar="G,G,G", help=levels)
-    add("--sigmas", type=o.numbers(float), metavar="S,S,S", help="their standard deviations")
-    add("--size", type=o.size, metavar="HxWxT", help="height, width, frames (default 256x256x60)")
-    add("--peak", type=o.real, metavar="P", help="share of the frame that the last phase covers at most")
+    add("--expect", type=v.numbers(float), metavar="G,G,G", help=levels)
+    add("--sigmas", type=v.numbers(float), metavar="S,S,S", help="their standard deviations")
+    add("--size", type=v.size, metavar="HxWxT", help="height, width, frames (default 256x256x60)")
+    add("--peak", type=v.real, metavar="P", help="share of the frame that the last phase covers at most")
     _all_settings(parser, (*o.SAMPLING[1:], o.SEED))
     o.add_output(parser, "MOVIE_plan")
 
@@ -299,18 +241,18 @@ def _live(commands: Any) -> None:
     o.add_movie(parser, frames=False, optional=True, name="SOURCE", kinds=kinds)
     add = parser.add_argument_group("the run").add_argument
     add(
-        "--simulate", type=o.frame_rate, metavar="25fps", help="play a movie at this rate (default: as fast as it goes)"
+        "--simulate", type=v.frame_rate, metavar="25fps", help="play a movie at this rate (default: as fast as it goes)"
     )
-    add("--size", type=o.frame_size, metavar="HxW", help="of the simulation (default 256x256)")
+    add("--size", type=v.frame_size, metavar="HxW", help="of the simulation (default 256x256)")
     add("--new-only", action="store_true", help="leave out the files that are in the folder already")
-    add("--frames", type=o.whole, metavar="N", help="stop after so many frames (default: at the end, or at Ctrl-C)")
-    add("--idle", type=o.quoted(parse_time_s), metavar="60s", help="stop where no frame comes for so long")
-    add("--port", type=o.whole, default=0, metavar="N", help="of the page (default: any that is free)")
+    add("--frames", type=v.whole, metavar="N", help="stop after so many frames (default: at the end, or at Ctrl-C)")
+    add("--idle", type=v.quoted(parse_time_s), metavar="60s", help="stop where no frame comes for so long")
+    add("--port", type=v.whole, default=0, metavar="N", help="of the page (default: any that is free)")
     add("--no-page", action="store_true", help="no page")
     add(
         "--resume", metavar="FOLDER", help="go on with the unfinished run in FOLDER; --frames 0 only writes its results"
     )
-    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is looked at", o.real, metavar="R")
+    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is looked at", v.real, metavar="R")
     _all_settings(parser, (rate, *o.SAMPLING, o.SEED))
     o.add_output(parser, "SOURCE_live")
 
@@ -335,7 +277,7 @@ def _thin(commands: Any) -> None:
         "every command reads as a sub-sampled movie. Without --rate all visits of a sub-sampled movie are written.",
     )
     o.add_movie(parser)
-    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is kept", o.real, metavar="R")
+    rate = o.Setting("--rate", "sampling", "rate", "share of the pixels that is kept", v.real, metavar="R")
     o.add_settings(parser, "sampling", (rate, *o.SAMPLING, o.SEED))
     group = parser.add_argument_group("output")
     group.add_argument("--out", metavar="FILE", help="file to write (default MOVIE_thin.npz, in the current folder)")
@@ -378,7 +320,7 @@ def _demo(commands: Any) -> None:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="128 x 128 x 20 and a fifth of the replicates")
-    add("--size", type=o.size, metavar="HxWxT", help="height, width, frames (default 256x256x30)")
+    add("--size", type=v.size, metavar="HxWxT", help="height, width, frames (default 256x256x30)")
     add("--difficulty", choices=DIFFICULTIES, default="easy", help="separation of the phases (default easy)")
     o.add_settings(parser, "settings", (o.SEED, *o.COMPUTE))
     o.add_output(parser, "gmrm_demo", resume=True)
@@ -397,10 +339,10 @@ def _bench(commands: Any) -> None:
     o.add_movie(parser, optional=True)
     group = parser.add_argument_group("design")
     add = group.add_argument
-    add("--size", type=o.size, metavar="HxWxT", help="without MOVIE: height, width, frames (default 512x512x300)")
-    add("--rates", type=o.numbers(float), metavar="R,R", help="of the study (default 0.1,0.05,0.01)")
-    add("--replicates", type=o.numbers(int), metavar="B,B", help="of the study (default 10 / rate: 100,200,1000)")
-    add("--seconds", type=o.real, metavar="S", help="that the measurements take, roughly (default 60)")
+    add("--size", type=v.size, metavar="HxWxT", help="without MOVIE: height, width, frames (default 512x512x300)")
+    add("--rates", type=v.numbers(float), metavar="R,R", help="of the study (default 0.1,0.05,0.01)")
+    add("--replicates", type=v.numbers(int), metavar="B,B", help="of the study (default 10 / rate: 100,200,1000)")
+    add("--seconds", type=v.real, metavar="S", help="that the measurements take, roughly (default 60)")
     add("--quick", action="store_true", help="10 seconds instead: rougher numbers")
     o.add_config(parser)
     o.add_settings(parser, "model", o.MODEL)

@@ -16,8 +16,9 @@ from ..results.selection import BIC_NOTE, COMPONENTS, TREND_LOCAL, ModelSelectio
 from ..selection import select_model
 from . import console as say
 from .console import Console
-from .options import AUTO, analysis_config
+from .options import analysis_config
 from .shared import inputs, note_device, open_given, out_folder, stem
+from .values import AUTO
 
 
 def run_select(args: argparse.Namespace, console: Console) -> None:

@@ -13,7 +13,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from properties import holds
 
-from gmrm_gpu.cli import options
+from gmrm_gpu.cli import values
 from gmrm_gpu.config import trend_terms
 from gmrm_gpu.config.units import UNIT_S, UNIT_UM, parse_bytes, parse_length_um, parse_time_s, parse_width
 from gmrm_gpu.errors import ConfigError, InputError
@@ -126,15 +126,15 @@ def test_a_trend_has_terms_or_is_refused(text):
 @holds(text=anything)
 def test_arguments_are_numbers_or_refused(text):
     parsers = {
-        options.real: float,
-        options.whole: int,
-        options.whole_or_auto: (int, str),
-        options.numbers(int): tuple,
-        options.numbers(float): tuple,
-        options.frame_rate: float,
-        options.frame_size: tuple,
-        options.size: tuple,
-        options.words: tuple,
+        values.real: float,
+        values.whole: int,
+        values.whole_or_auto: (int, str),
+        values.numbers(int): tuple,
+        values.numbers(float): tuple,
+        values.frame_rate: float,
+        values.frame_size: tuple,
+        values.size: tuple,
+        values.words: tuple,
     }
     for parse, kind in parsers.items():
         value = outcome(parse, text)
