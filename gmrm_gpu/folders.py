@@ -148,7 +148,8 @@ def _leave(part: Path, made: list[Path], error: BaseException, before: set[tuple
     n_shards, grown = count_shards(part), not _shard_files(part) <= before
     if n_shards and (grown or not copied):
         if grown or not isinstance(error, InputError | ConfigError):  # refused, the same command would be again
-            error.add_note(f"{n_shards} finished shards are in {part.name}; the same command with --resume goes on")
+            held = "1 finished shard is" if n_shards == 1 else f"{n_shards} finished shards are"
+            error.add_note(f"{held} in {part.name}; the same command with --resume goes on")
         return
     shutil.rmtree(part, ignore_errors=True)
     for folder in made[1:]:

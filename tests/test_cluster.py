@@ -16,7 +16,7 @@ from gmrm_gpu.config import ComputeConfig
 from gmrm_gpu.errors import ClusterError, ConfigError, MissingDependencyError
 from gmrm_gpu.frames import open_movie
 from gmrm_gpu.study import run_study, shards, source
-from gmrm_gpu.study.identity import movie_digest
+from gmrm_gpu.study.identity import identity, movie_digest
 from gmrm_gpu.study.source import CopiedMovie, MovieNotHere, MovieSource, frame_blocks, outline
 
 pytest.importorskip("distributed", reason="the cluster needs dask and distributed")
@@ -267,9 +267,9 @@ def test_what_is_left_early_leaves_nothing_on_the_scheduler(site):
     (site.hooks / "slow").write_text("0.1")
     movie, config = small_movie(), small_config()
     with ClusterExecutor(site.address) as executor:
-        executor.engines(movie, config)
+        known = identity(movie, config, *executor.engines(movie, config))
         todo = [shards.Shard("paper", 0.5, i, i + 1) for i in range(6)]
-        running = executor.run(movie, config, "a mark", todo)
+        running = executor.run(movie, config, known, todo)
         (first, part), _, _ = next(running), next(running), next(running)
         site.until(lambda: len(site.cluster.scheduler.tasks) <= 2)  # results are forgotten once they are here
         running.close()

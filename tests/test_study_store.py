@@ -176,7 +176,7 @@ def test_a_folder_stays_in_part_until_it_is_complete(tmp_path):
 
     with pytest.raises(RuntimeError) as raised, resumable_folder(tmp_path / "run") as folder:
         fail(folder)
-    assert raised.value.__notes__ == ["1 finished shards are in run.part; the same command with --resume goes on"]
+    assert raised.value.__notes__ == ["1 finished shard is in run.part; the same command with --resume goes on"]
     assert files(tmp_path).keys() == {"run.part/shards/a.npz", "run.part/shards/a.json", "run.part/study.json"}
     with pytest.raises(OutputError, match=r"run\.part is an unfinished study"), resumable_folder(tmp_path / "run"):
         pass

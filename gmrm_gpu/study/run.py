@@ -33,9 +33,9 @@ class Executor(Protocol):
         """method -> name of the engine, and the device, that all its workers have; raises where none is able."""
 
     def run(
-        self, movie: Movie, config: StudyConfig, mark: str, shards: Sequence[Shard]
+        self, movie: Movie, config: StudyConfig, known: dict[str, Any], shards: Sequence[Shard]
     ) -> Iterable[tuple[Shard, Part]]:
-        """The shards as they come; `mark` is the fingerprint of the study."""
+        """The shards as they come; `known` is the `identity` of the study."""
 
 
 def run_study(
@@ -159,7 +159,7 @@ def _computed(
         for shard in shards:
             yield shard, place.compute(shard, tick=tick.add)
         return
-    for shard, part in executor.run(place.movie, config, fingerprint(known), shards):
+    for shard, part in executor.run(place.movie, config, known, shards):
         yield shard, part
         tick.add(place.cost(shard))
 

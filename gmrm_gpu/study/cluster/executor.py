@@ -11,7 +11,7 @@ from typing import Any
 from ...config import StudyConfig
 from ...errors import ClusterError, ConfigError, GmrmError, MissingDependencyError
 from ...frames import Movie
-from ..identity import movie_digest
+from ..identity import fingerprint
 from ..job import Part
 from ..shards import Shard
 from ..source import MovieSource
@@ -96,13 +96,13 @@ class ClusterExecutor:
         return self._crew.engines, self._crew.device
 
     def run(
-        self, movie: Movie, config: StudyConfig, mark: str, shards: Sequence[Shard]
+        self, movie: Movie, config: StudyConfig, known: dict[str, Any], shards: Sequence[Shard]
     ) -> Iterator[tuple[Shard, Part]]:
         """Compute `shards`; they come as they are done, in any order.
 
         Parameters
         ----------
-        movie, config : of the study, as `engines` was given them. mark : its fingerprint.
+        movie, config : of the study, as `engines` was given them. known : its `identity`, with the digest of the movie.
 
         Raises
         ------
@@ -112,7 +112,8 @@ class ClusterExecutor:
         if self._crew is None:
             self.engines(movie, config)
         assert self._crew is not None
-        self._crew.employ(MovieSource.of(movie, movie_digest(movie)), mark)
+        mark = fingerprint(known)
+        self._crew.employ(MovieSource.of(movie, known["movie"]["pixels"]), mark)
         dispatch = Dispatch(self._client, self._crew, mark, shards, notify=self._notify, grace_s=self._grace_s)
         with self._answered():
             yield from dispatch.run()
